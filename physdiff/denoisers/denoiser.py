@@ -1,0 +1,69 @@
+r"""A network's denoiser around the reference law.
+
+    D(y, t) = W(y, t) + κ_k(t) · N_θ(c_in(t) · R̄(y − mμ), t)
+
+W is the Wiener filter, exact for the Gaussian part of the data, mode by mode. The network sees a field of unit
+variance, c_in² = 1/mean V, in the frame that moves with the process, and adds what is not Gaussian, on the scale
+κ² = mean cS/V of what the Wiener filter leaves unknown. Its last layer starts at zero: untrained, the model *is* the
+Gaussian random field.
+
+The skip is per mode, the network's scale is one number per channel (`mode_scaling` = 0): whitening the network mode by
+mode makes it spend itself on tiny modes. `mode_scaling` γ between 0 and 1 takes part of the scale per mode,
+κ_k = κ (√(cS/V)_k/κ)^γ, so that the network's noise stays out of modes that are far weaker than κ
+(`experiments/mode_scaling` has the measurements).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.path import PathPoint, ReferencePath
+
+
+class Denoiser(PosteriorMean):
+    """E[x₀ | x_t] by a network, residual to the reference.
+
+    Args:
+        network: `network(x, t, condition)`, from fields (batch, channels, *grid) of about unit variance and times
+            (batch,) to fields of the same shape. Its output should start at zero.
+        path: Process and reference.
+        mode_scaling: γ ∈ [0, 1].
+    """
+
+    def __init__(self, network: nn.Module, path: ReferencePath, mode_scaling: float = 0.0) -> None:
+        super().__init__(path)
+        if not 0 <= mode_scaling <= 1:
+            raise ValueError(f"mode_scaling must lie in [0, 1]; got {mode_scaling}.")
+        self.network = network
+        self.mode_scaling = mode_scaling
+
+    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        point = self.path.at(t)
+        return self.output_scale(point).to(modes) * self.network_output(modes, point, t, condition)
+
+    def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """N_θ in modes: the residual in units of `output_scale`, shape and dtype of `modes`."""
+        basis = self.path.basis
+        parameter = next(self.network.parameters(), None)
+        dtype = modes.dtype if parameter is None else parameter.dtype
+        input_scale = _channel_mean(point.variance, self.path.reference.support).rsqrt()
+        field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
+        times = torch.as_tensor(t, dtype=dtype, device=modes.device).expand(modes.shape[0])
+        return basis.forward(self.network(field, times, condition).to(modes.dtype))
+
+    def output_scale(self, point: PathPoint) -> Tensor:
+        """κ_k, broadcasts against modes; zero outside the support."""
+        support = self.path.reference.support
+        overall = _channel_mean(point.posterior_variance, support).sqrt()
+        if self.mode_scaling == 0:
+            return overall * support
+        relative = point.posterior_variance.sqrt() / overall
+        return torch.where(support, overall * relative.pow(self.mode_scaling), 0.0)
+
+
+def _channel_mean(variance: Tensor, support: Tensor) -> Tensor:
+    """Mean over all modes of each channel, kept broadcastable: the variance per cell of the field."""
+    axes = tuple(range(-support.ndim + 1, 0))
+    return variance.mean(axes, keepdim=True)

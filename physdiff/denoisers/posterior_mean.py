@@ -1,0 +1,59 @@
+r"""What every denoiser is: E[x₀ | x_t], split into the Wiener filter and a residual.
+
+A subclass states only the residual r = E[y₀ | y] − W(y) in modes; it is zero when data and reference are the same
+Gaussian. Everything a solver, a likelihood or a user needs follows from it by Tweedie's formula,
+m E[y₀ | y] = y + S · score.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from physdiff.path import ReferencePath
+
+
+class PosteriorMean(nn.Module, ABC):
+    """E[x₀ | x_t] under some law of the data.
+
+    Args:
+        path: The process and the reference law around which the residual is taken.
+    """
+
+    def __init__(self, path: ReferencePath) -> None:
+        super().__init__()
+        self.path = path
+
+    @abstractmethod
+    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """r = E[y₀ | y] − W(y), zero outside the support.
+
+        Args:
+            modes: y at time t, shape (batch, channels, *grid).
+            t: Time in (0, 1], shape () or (batch,).
+            condition: What the law is conditioned on, if anything.
+        """
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[x₀ | x_t], fields of shape (batch, channels, *grid) at t of shape () or (batch,)."""
+        y = self.path.basis.forward(x)
+        return self.path.basis.inverse(self.path.at(t).wiener(y) + self.residual(y, t, condition))
+
+    def score(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """∇ log p_t(x), on the support, shape as x: −R(y − mμ)/V from the reference plus m r/S."""
+        basis, point = self.path.basis, self.path.at(t)
+        y = basis.forward(x)
+        support = self.path.reference.support
+        inverse_variance = torch.where(support, 1 / torch.where(support, point.variance, 1.0), 0.0)
+        weight = torch.where(support, point.amplitude / torch.where(support, point.noise_variance, 1.0), 0.0)
+        comoving = weight.to(y) * self.residual(y, t, condition) - inverse_variance.to(y) * point.deviation(y)
+        return basis.inverse(point.rotate(comoving))
+
+    def epsilon(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[ε | x_t], the expected unit noise (in modes −√S · score), shape as x."""
+        basis = self.path.basis
+        root = self.path.at(t).noise_variance.sqrt()
+        score = basis.forward(self.score(x, t, condition))
+        return basis.inverse(-root.to(score) * score)

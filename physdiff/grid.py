@@ -1,0 +1,131 @@
+"""Where a field lives: a regular box of cells, with a boundary condition on each axis.
+
+Values sit at cell centres, x_i = origin + (i + ½)·spacing, on every axis and under every boundary, so that one
+array serves periodic, insulated and clamped sides alike and a refined grid covers the same box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Boundary = Literal["periodic", "neumann", "dirichlet"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A box of cells.
+
+    Attributes:
+        shape: Cells along each axis, at least one each.
+        extent: Length of the box along each axis, in `units`.
+        boundary: Per axis `"periodic"`, `"neumann"` (insulated wall: zero normal derivative) or
+            `"dirichlet"` (clamped wall: zero value). One word stands for all axes.
+        dims: Name of each axis; `("x", "y", "z")[:ndim]` when not given.
+        units: Unit of length of each axis, `""` if dimensionless. One word stands for all axes.
+        origin: Coordinate of the lower face of the box along each axis.
+
+    Raises:
+        ValueError: a length, count or boundary does not make a box.
+    """
+
+    shape: tuple[int, ...]
+    extent: tuple[float, ...]
+    boundary: tuple[Boundary, ...]
+    dims: tuple[str, ...]
+    units: tuple[str, ...]
+    origin: tuple[float, ...]
+
+    def __init__(
+        self,
+        shape: Sequence[int] | int,
+        extent: Sequence[float] | float = 1.0,
+        boundary: Sequence[str] | str = "periodic",
+        dims: Sequence[str] | None = None,
+        units: Sequence[str] | str = "",
+        origin: Sequence[float] | float = 0.0,
+    ) -> None:
+        shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+        if not shape or min(shape) < 1:
+            raise ValueError(f"a grid needs at least one cell along every axis; got shape {shape}.")
+        d = len(shape)
+        if dims is None:
+            dims = ("x", "y", "z")[:d] if d <= 3 else tuple(f"x{i}" for i in range(d))
+
+        def per_axis(name: str, value: Any, scalar: type | tuple[type, ...]) -> tuple[Any, ...]:
+            values = (value,) * d if isinstance(value, scalar) else tuple(value)
+            if len(values) != d:
+                raise ValueError(f"grid of {d} axes was given {len(values)} values of '{name}': {values}.")
+            return values
+
+        extent = tuple(float(e) for e in per_axis("extent", extent, (int, float)))
+        if not all(math.isfinite(e) and e > 0 for e in extent):
+            raise ValueError(f"grid extents must be positive and finite; got {extent}.")
+        boundary = per_axis("boundary", boundary, str)
+        for word in boundary:
+            if word not in get_args(Boundary):
+                raise ValueError(f"unknown boundary '{word}'; a grid axis is one of {', '.join(get_args(Boundary))}.")
+        dims = per_axis("dims", dims, ())
+        if len(set(dims)) != d:
+            raise ValueError(f"grid dims must differ from each other; got {dims}.")
+        for name, value in (
+            ("shape", shape), ("extent", extent), ("boundary", boundary), ("dims", tuple(dims)),
+            ("units", per_axis("units", units, str)),
+            ("origin", tuple(float(o) for o in per_axis("origin", origin, (int, float)))),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return math.prod(self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Cell width along each axis, in `units`."""
+        return tuple(e / n for e, n in zip(self.extent, self.shape, strict=True))
+
+    @property
+    def volume(self) -> float:
+        """Volume of the box, in `units` to the power `ndim`."""
+        return math.prod(self.extent)
+
+    @property
+    def cell_volume(self) -> float:
+        """Volume of one cell."""
+        return self.volume / self.size
+
+    def coordinate(self, axis: int) -> np.ndarray:
+        """Cell centres along one axis, shape (n,), float64."""
+        return self.origin[axis] + (np.arange(self.shape[axis]) + 0.5) * self.spacing[axis]
+
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """Cell centres along every axis, by dim name."""
+        return {dim: self.coordinate(axis) for axis, dim in enumerate(self.dims)}
+
+    def refined(self, factor: int) -> Grid:
+        """The same box with `factor` times as many cells along each axis."""
+        return replace_shape(self, tuple(n * factor for n in self.shape))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values from which `Grid(**values)` makes this grid again."""
+        return {name: list(value) for name, value in asdict(self).items()}
+
+    def describe(self) -> str:
+        """One line for people: `32 (x, periodic, 6.28 m) x 32 (y, periodic, 6.28 m)`."""
+        axes = zip(self.shape, self.dims, self.boundary, self.extent, self.units, strict=True)
+        return " x ".join(f"{n} ({dim}, {b}, {e:.6g}{' ' + u if u else ''})" for n, dim, b, e, u in axes)
+
+
+def replace_shape(grid: Grid, shape: tuple[int, ...]) -> Grid:
+    """The same box cut into another number of cells."""
+    return replace(grid, shape=shape)

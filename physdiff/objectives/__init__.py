@@ -1,0 +1,5 @@
+"""What training minimises."""
+
+from physdiff.objectives.denoising import DenoisingLoss
+
+__all__ = ["DenoisingLoss"]

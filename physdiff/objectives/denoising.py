@@ -1,0 +1,41 @@
+r"""Denoising loss: the squared error of E[x₀ | x_t] in units of what the Wiener filter leaves unknown.
+
+    L = mean over modes |(D(y_t, t) − y_0)_k / κ_k|²,   t uniform (equal shares of log noise on the default clock)
+
+whose minimiser is the exact posterior mean at every t, whatever the weights. For a Gaussian field it is 1 at best.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from physdiff.denoisers.denoiser import Denoiser
+
+
+class DenoisingLoss:
+    """Denoising error over random times, drawn stratified over the batch.
+
+    Called with a denoiser, clean fields of shape (batch, channels, *grid) in the model's units and a generator;
+    returns the loss of each sample, shape (batch,).
+    """
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        n = x.shape[0]
+        shift = torch.rand(n, generator=generator, dtype=torch.float64)
+        order = torch.randperm(n, generator=generator)
+        stratified = (order + shift) / n
+        t = denoiser.path.t_min + (1 - denoiser.path.t_min) * stratified
+        return self.at(denoiser, x, t, generator)
+
+    def at(self, denoiser: Denoiser, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of each sample at given times, t of shape (batch,)."""
+        path = denoiser.path
+        clean = path.basis.forward(x.to(torch.float64))
+        point = path.at(t)
+        noisy = point.noised(clean, generator)
+        scale = denoiser.output_scale(point)
+        on = path.reference.support
+        target = torch.where(on, (clean - point.wiener(noisy)) / torch.where(on, scale, 1.0), 0.0)
+        error = denoiser.network_output(noisy, point, t) * on - target
+        return error.square().flatten(1).mean(1) * (on.numel() / path.reference.n_support)

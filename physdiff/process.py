@@ -1,0 +1,180 @@
+r"""Forward processes: the physics that turns a field into noise.
+
+A linear process is solved mode by mode in a basis (`physdiff.basis`). Its author states the **equation** in physical
+time τ,
+
+    dy_k = A_k(τ) y_k dτ + √n_k(τ) dW_k,
+
+with a drift symbol A (complex where the physics rotates, as advection does) and a noise spectrum n ≥ 0. Everything
+else follows: y_τ = m y_0 + √S ε with
+
+    log m(τ) = ∫₀^τ A du,        S(τ) = ∫₀^τ exp(2 Re[log m(τ) − log m(u)]) n(u) du,
+
+and the diffusion's time t ∈ [0, 1] enters only through a clock τ(t). If A and n do not depend on time the two
+integrals are known (`AutonomousProcess`); otherwise they are computed by quadrature, or stated in closed form by the
+author as a second, independent statement that a law holds to the first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from physdiff import quadrature
+from physdiff.basis import Basis
+from physdiff.clock import Clock
+
+if TYPE_CHECKING:
+    from physdiff.grid import Grid
+
+
+@dataclass(frozen=True)
+class LinearProcess(ABC):
+    """A noising physics that is diagonal in a basis.
+
+    A subclass is a frozen dataclass: its fields are the settings, `basis` comes first and is given by the toolkit.
+
+    Attributes:
+        basis: The basis in which the process is diagonal, and with it the grid.
+        clock: Physical time as a function of t ∈ [0, 1]; None until one is chosen from the data's spectrum
+            (`physdiff.fit_clock`).
+        refines: Whether refining the grid leaves the physics of the resolved modes alone. True for a stochastic
+            PDE, whose noise is divided by the cell volume; false for noise that is defined per cell.
+    """
+
+    basis: Basis
+    _: KW_ONLY
+    clock: Clock | None = None
+
+    refines: ClassVar[bool] = True
+
+    # ---- the equation: what an author states
+
+    @abstractmethod
+    def drift_symbol(self, time: Tensor) -> Tensor:
+        """A(τ): rate at which each mode grows, per unit of physical time; real or complex, broadcasts to the grid.
+
+        Args:
+            time: Physical time, shape () or (batch, 1, ..., 1), float64.
+        """
+
+    @abstractmethod
+    def noise_spectrum(self, time: Tensor) -> Tensor:
+        """n(τ) ≥ 0: variance that each mode receives per unit of physical time; broadcasts to the grid."""
+
+    # ---- its solution: stated in closed form by an author who wants speed, else by quadrature
+
+    def log_gain(self, time: Tensor, since: Tensor) -> Tensor:
+        """log of the factor by which modes are multiplied from physical time `since` to `time`."""
+        return quadrature.log_gain(self.drift_symbol, time, since)
+
+    def variance(self, time: Tensor, since: Tensor) -> Tensor:
+        """Variance that modes have received from physical time `since` to `time`."""
+        return quadrature.variance(self.drift_symbol, self.noise_spectrum, time, since)
+
+    # ---- in the diffusion's time t
+
+    @property
+    def running_clock(self) -> Clock:
+        """The clock, for a process that has one."""
+        if self.clock is None:
+            raise ValueError(
+                f"{type(self).__name__} has no clock yet: give clock=..., or choose one from the data with "
+                "physdiff.fit_clock(process, reference)."
+            )
+        return self.clock
+
+    def physical_time(self, t: Tensor) -> Tensor:
+        """τ(t) ready to broadcast against fields: shape () for t of shape (), (batch, 1, 1, ...) for (batch,)."""
+        time = self.running_clock.time(t.to(torch.float64))
+        return time.reshape(*t.shape, *[1] * (1 + self.basis.grid.ndim)) if t.ndim else time
+
+    def kernel(self, t: Tensor, s: Tensor | None = None) -> Kernel:
+        """The law of x_t given x_s, with s = 0 when not given."""
+        time = self.physical_time(t)
+        since = torch.zeros((), dtype=torch.float64) if s is None else self.physical_time(s)
+        return Kernel(self.basis, self.log_gain(time, since), self.variance(time, since))
+
+    def perturb(self, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Fields noised to time t, and the unit white noise that did it.
+
+        Args:
+            x: Clean fields, shape (batch, channels, *grid).
+            t: Time in [0, 1], shape () or (batch,).
+            generator: Source of the noise.
+
+        Returns:
+            x_t and the noise ε, both of the shape of x; in modes x_t = m x + √S ε.
+        """
+        kernel = self.kernel(t)
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        modes = self.basis.apply(kernel.gain.to(x.device), self.basis.forward(x))
+        modes = modes + kernel.variance.sqrt().to(x.device) * self.basis.forward(noise)
+        return self.basis.inverse(modes).to(x.dtype), noise
+
+    def on(self, grid: Grid) -> Self:
+        """The same physics, all settings kept, on another grid."""
+        return replace(self, basis=self.basis.on(grid))
+
+    def with_clock(self, clock: Clock) -> Self:
+        """The same physics run along another clock."""
+        return replace(self, clock=clock)
+
+
+class AutonomousProcess(LinearProcess):
+    r"""A linear process whose equation does not change with time; solved exactly by
+
+    m = e^{AΔ},   S = nΔ · (1 − e^{−2θΔ}) / (2θΔ),   θ = −Re A,   Δ = τ − τ_s,
+
+    which is nΔ at θ = 0 (a mean mode under heat conduction) and finite for any θΔ.
+    """
+
+    def log_gain(self, time: Tensor, since: Tensor) -> Tensor:
+        return self.drift_symbol(time) * (time - since)
+
+    def variance(self, time: Tensor, since: Tensor) -> Tensor:
+        duration = time - since
+        decay = -2 * self.drift_symbol(time).real * duration
+        return self.noise_spectrum(time) * duration * _mean_decay(decay)
+
+
+def _mean_decay(x: Tensor) -> Tensor:
+    """(1 − e^{−x})/x, the mean of e^{−u} over 0 ≤ u ≤ x; 1 at x = 0."""
+    at_zero = x == 0
+    return torch.where(at_zero, 1.0, -torch.expm1(-x) / torch.where(at_zero, 1.0, x))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A Gaussian transition in modes: y_t = m y_s + √Σ ε.
+
+    Attributes:
+        basis: The basis of the modes.
+        log_gain: log m, real or complex, broadcasts against (batch, channels, *grid).
+        variance: Σ ≥ 0.
+    """
+
+    basis: Basis
+    log_gain: Tensor
+    variance: Tensor
+
+    @cached_property
+    def gain(self) -> Tensor:
+        """m."""
+        return torch.exp(self.log_gain)
+
+    def then(self, later: Kernel) -> Kernel:
+        """This transition followed by another one."""
+        gain = torch.exp(2 * later.log_gain.real)
+        return Kernel(self.basis, self.log_gain + later.log_gain, gain * self.variance + later.variance)
+
+    def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Fields drawn from the transition, given the fields x, shape (batch, channels, *grid)."""
+        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        return self.basis.inverse(self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise)
+

@@ -1,0 +1,127 @@
+"""What can be named in a config or on the command line, and how a name is found.
+
+A registered class is covered by the laws, the documentation and `physdiff processes list` with no further edit. A
+user's own class is named by its import path, `my_physics.MyProcess`, from the current folder or the Python path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound=type)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the closest known name if there is one, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{next(k for k in known if k.lower() == close[0])}'?"
+    return f"Known: {', '.join(known)}."
+
+
+class Registry:
+    """Classes of one kind by name, in the order of registration.
+
+    Args:
+        kind: The word for one entry in messages, such as "process".
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type] = {}
+
+    def register(self, cls: T) -> T:
+        """Class decorator: enter the class under its own name."""
+        known = self._classes.get(cls.__name__)
+        if known is not None and known.__module__ != cls.__module__:
+            raise ValueError(
+                f"{self.kind} '{cls.__name__}' is already registered by {known.__module__}; "
+                f"rename the one in {cls.__module__}."
+            )
+        self._classes[cls.__name__] = cls
+        return cls
+
+    def classes(self) -> dict[str, type]:
+        """All registered classes by name."""
+        return dict(self._classes)
+
+    def find(self, name: str) -> type:
+        """The class of a registered name, of `module.Class`, or of `path/to/file.py:Class`.
+
+        Raises:
+            ValueError: there is no such name, module, file or class, or it is of another kind.
+        """
+        if name in self._classes:
+            return self._classes[name]
+        if ":" in name or name.endswith(".py"):
+            return self._from_file(name)
+        if "." in name:
+            return self._from_module(name)
+        raise ValueError(f"unknown {self.kind} '{name}'. {nearest(name, self._classes)}")
+
+    def _from_module(self, name: str) -> type:
+        module_name, _, class_name = name.rpartition(".")
+        with _importable(os.getcwd()):
+            try:
+                module = importlib.import_module(module_name)
+            except ModuleNotFoundError as error:
+                if error.name is None or not module_name.startswith(error.name):
+                    raise
+                raise ValueError(
+                    f"{self.kind} '{name}': there is no module '{module_name}' here or on the Python path."
+                ) from None
+        return self._member(module, class_name, name)
+
+    def _from_file(self, name: str) -> type:
+        path, _, class_name = name.partition(":")
+        file = Path(path).resolve()
+        if not file.is_file():
+            raise ValueError(f"{self.kind} '{name}': there is no file {path}.")
+        with _importable(str(file.parent)):
+            module = importlib.import_module(file.stem)
+        if Path(getattr(module, "__file__", "") or "").resolve() != file:
+            raise ValueError(f"{self.kind} '{name}': a module named '{file.stem}' exists already; rename the file.")
+        if not class_name:
+            own = [c for c in self._classes.values() if c.__module__ == module.__name__]
+            if len(own) != 1:
+                raise ValueError(
+                    f"{self.kind} '{name}': the file registers {len(own)} classes; name one, as in {path}:MyClass."
+                )
+            return own[0]
+        return self._member(module, class_name, name)
+
+    def _member(self, module: Any, class_name: str, name: str) -> type:
+        cls = getattr(module, class_name, None)
+        if not isinstance(cls, type):
+            classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+            raise ValueError(
+                f"{self.kind} '{name}': {module.__name__} has no class '{class_name}'. "
+                f"{nearest(class_name, classes) if classes else 'It defines no class.'}"
+            )
+        return cls
+
+
+class _importable:
+    """Within the block, modules of one folder can be imported."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        sys.path.insert(0, self.folder)
+        importlib.invalidate_caches()
+
+    def __exit__(self, *_: object) -> None:
+        sys.path.remove(self.folder)
+
+
+processes = Registry("process")
+register: Callable[[T], T] = processes.register

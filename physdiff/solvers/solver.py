@@ -1,0 +1,85 @@
+r"""What a solver is: one step rule from t to s < t, against a denoiser and the reference path.
+
+State between steps is y in modes, float64 whatever the network runs in. A rule declares its order, its evaluations per
+step and whether it adds noise, and the laws hold it to all three. s = 0 is the clean field: no rule evaluates the
+denoiser there, where the noise is gone, so the last step is first order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.path import PathPoint, ReferencePath
+from physdiff.registry import Registry
+
+Noise = Callable[[tuple[int, ...]], Tensor]
+
+solvers = Registry("solver")
+
+
+class ReverseDynamics:
+    """All that a solver ever sees: the reference path and the residual, with a count of evaluations.
+
+    Args:
+        denoiser: Whose reverse process it is.
+        condition: Passed on to the denoiser.
+    """
+
+    def __init__(self, denoiser: PosteriorMean, condition: Tensor | None = None) -> None:
+        self.path: ReferencePath = denoiser.path
+        self._denoiser = denoiser
+        self._condition = condition
+        self.evaluations = 0
+
+    def residual(self, modes: Tensor, t: Tensor) -> Tensor:
+        """E[y₀ | y] − W(y) in modes at one time t, shape ()."""
+        self.evaluations += 1
+        return self._denoiser.residual(modes, t, self._condition)
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """One step rule.
+
+    Attributes:
+        order: Order of convergence in the largest step (of the weak error for stochastic rules).
+        evaluations: Denoiser evaluations per step.
+        stochastic: Whether steps draw noise.
+        exact_on_gaussian: Whether the law of its samples of Gaussian data is exact in any number of steps.
+    """
+
+    order: ClassVar[int]
+    evaluations: ClassVar[int]
+    stochastic: ClassVar[bool]
+    exact_on_gaussian: ClassVar[bool]
+
+    @abstractmethod
+    def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
+        """Modes at s < t from modes y at t, shape (batch, channels, *grid), float64.
+
+        Args:
+            dynamics: The reverse process.
+            y: State at t.
+            t: Time now, shape ().
+            s: Time after the step, shape ().
+            noise: `noise(shape)` gives unit normal noise of shape (batch, *shape).
+        """
+
+
+def frozen_step(y: Tensor, residual: Tensor, here: PathPoint, there: PathPoint) -> Tensor:
+    """The probability flow with the denoiser frozen: y_s = m_s D + √(S_s/S_t)(y_t − m_t D), DDIM in each mode.
+
+    Source: Song, Meng and Ermon (2021), eq. 12, per mode.
+    """
+    support = here.path.reference.support
+    expected = here.wiener_gain.to(y) * here.deviation(y) + residual
+    ratio = torch.where(support, there.noise_variance / torch.where(support, here.noise_variance, 1.0), 0.0).sqrt()
+    rest = here.deviation(y) - here.amplitude.to(y) * expected
+    return there.restore(there.amplitude.to(y) * expected + ratio.to(y) * rest)
