@@ -1,0 +1,27 @@
+"""physdiff: physics-informed diffusion for scientific fields, with the Gaussian part of everything exact."""
+
+import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
+from physdiff.basis import Basis, IdentityBasis, SpectralBasis
+from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock
+from physdiff.clock_fit import fit_clock
+from physdiff.data.fields import FieldData, load_fields
+from physdiff.denoisers import Denoiser, EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser, PosteriorMean
+from physdiff.gaussian import GaussianField
+from physdiff.grid import Grid
+from physdiff.likelihood import LogLikelihood, log_likelihood
+from physdiff.model import FieldModel
+from physdiff.path import ReferencePath
+from physdiff.process import AutonomousProcess, Kernel, LinearProcess
+from physdiff.registry import register
+from physdiff.solvers import Ancestral, Heun, LogSpaced, ReferenceSplitting, Solver, Uniform, sample
+from physdiff.trace import ExactTrace, Hutchinson
+
+load = FieldModel.load
+
+__all__ = [
+    "Ancestral", "AutonomousProcess", "Basis", "Clock", "Denoiser", "EmpiricalDenoiser", "ExactTrace",
+    "ExponentialClock", "FieldData", "FieldModel", "GaussianDenoiser", "GaussianField", "Grid", "Heun", "Hutchinson",
+    "IdentityBasis", "Kernel", "LinearClock", "LinearProcess", "LinearRateClock", "LogLikelihood", "LogSpaced",
+    "MixtureDenoiser", "PosteriorMean", "ReferencePath", "ReferenceSplitting", "Solver", "SpectralBasis", "Uniform",
+    "fit_clock", "load", "load_fields", "log_likelihood", "register", "sample",
+]  # fmt: skip

@@ -84,6 +84,20 @@ class Basis(ABC):
         index = torch.arange(self.grid.size, dtype=torch.float64).reshape(self.grid.shape)
         return self.reflect(index) == index
 
+    @cached_property
+    def constant_along_periodic(self) -> Tensor:
+        """Modes that do not vary along any periodic axis, shape (*grid), bool."""
+        keep = torch.ones(self.grid.shape, dtype=torch.bool)
+        for axis, boundary in enumerate(self.grid.boundary):
+            if boundary == "periodic":
+                keep = keep & (self.frequency_index(axis) == 0)
+        return keep
+
+    def frequency_index(self, axis: int) -> Tensor:
+        """0, 1, 2, ... along one axis, ready to broadcast."""
+        n = self.grid.shape[axis]
+        return torch.arange(n).reshape(-1, *[1] * (self.grid.ndim - 1 - axis))
+
     def symmetrise(self, power: Tensor) -> Tensor:
         """Mean of a spectrum over each orbit {k, −k}, shape (..., *grid)."""
         return 0.5 * (power + self.reflect(power))
@@ -170,7 +184,9 @@ class SpectralBasis(Basis):
         k = self.wavenumber(axis).clone()
         n = self.grid.shape[axis]
         if n % 2 == 0:
-            k[n // 2] = 0.0  # the sine at Nyquist vanishes on the grid: the derivative of its cosine is invisible
+            k[n // 2] = (
+                0.0  # the sine at Nyquist vanishes on the grid: the derivative of its cosine is invisible
+            )
         return torch.complex(torch.zeros_like(k), k).expand(self.grid.shape)
 
 
@@ -191,10 +207,14 @@ class IdentityBasis(Basis):
 
     @property
     def laplacian(self) -> Tensor:
-        raise ValueError("the identity basis does not diagonalise the Laplacian; this process needs SpectralBasis.")
+        raise ValueError(
+            "the identity basis does not diagonalise the Laplacian; this process needs SpectralBasis."
+        )
 
     def derivative(self, axis: int) -> Tensor:
-        raise ValueError("the identity basis does not diagonalise derivatives; this process needs SpectralBasis.")
+        raise ValueError(
+            "the identity basis does not diagonalise derivatives; this process needs SpectralBasis."
+        )
 
 
 _matrices: dict[tuple[int, str, torch.dtype, torch.device], Tensor] = {}

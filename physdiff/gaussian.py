@@ -54,7 +54,9 @@ class GaussianField:
     # ---- laws with a name
 
     @classmethod
-    def fit(cls, fields: Tensor, basis: Basis, noise_level: float | None = None) -> GaussianField:
+    def fit(
+        cls, fields: Tensor, basis: Basis, noise_level: float | None = None, homogeneous: bool = False
+    ) -> GaussianField:
         """The law with the data's mean and its variance per mode, tied over {k, −k}.
 
         Args:
@@ -62,6 +64,8 @@ class GaussianField:
             basis: The basis of the law.
             noise_level: Standard deviation per cell of what counts as noise of the data; modes below it leave the
                 support. None: the rounding of the data's dtype.
+            homogeneous: Whether the statistics are the same everywhere along periodic axes: the mean is then constant
+                along them.
 
         Raises:
             ValueError: fewer than two fields, the wrong grid, or no variance at all.
@@ -74,17 +78,23 @@ class GaussianField:
         if len(fields) < 2:
             raise ValueError(f"a spectrum needs at least 2 fields; got {len(fields)}.")
         modes = basis.forward(fields.to(torch.float64))
-        spectrum = basis.symmetrise(modes.var(0))
+        mean = modes.mean(0)
+        if homogeneous:
+            mean = torch.where(basis.constant_along_periodic, mean, 0.0)
+        spectrum = basis.symmetrise((modes - mean).square().sum(0) / (len(modes) - 1))
         over_grid = tuple(range(1, spectrum.ndim))
         if noise_level is None:
-            rounding = torch.finfo(fields.dtype).eps * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
+            rounding = (
+                torch.finfo(fields.dtype).eps
+                * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
+            )
             floor = rounding.square()
         else:
             floor = torch.full((fields.shape[1],), float(noise_level) ** 2, dtype=torch.float64)
         alive = spectrum > floor.reshape(-1, *[1] * basis.grid.ndim)
         if not bool(alive.any(over_grid).all() if over_grid else alive.all()):
             raise ValueError("a channel of the data does not vary: no mode has a variance above its floor.")
-        return cls(basis, modes.mean(0), torch.where(alive, spectrum, 0.0), floor)
+        return cls(basis, mean, torch.where(alive, spectrum, 0.0), floor)
 
     @classmethod
     def centred(cls, basis: Basis, spectrum: Tensor, channels: int = 1) -> GaussianField:
@@ -160,7 +170,9 @@ class GaussianField:
         if bool(outside.any()):
             scale = modes.square().mean() + self.mean.square().mean().to(x.device)
             rounding = 1e4 * torch.finfo(x.dtype).eps ** 2 * scale
-            allowed = torch.clamp(100 * self.floor.to(x.device), min=float(rounding))  # below rounding none can be seen
+            allowed = torch.clamp(
+                100 * self.floor.to(x.device), min=float(rounding)
+            )  # below rounding none can be seen
             worst = outside.amax(tuple(range(2, outside.ndim)))
             if bool((worst > allowed).any()):
                 i, c = (int(j) for j in (worst > allowed).nonzero()[0])
@@ -206,4 +218,6 @@ def check_fields(x: Tensor, channels: int, basis: Basis) -> None:
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         first = tuple(int(j) for j in (~finite).nonzero()[0])
-        raise ValueError(f"fields hold {int((~finite).sum())} values that are not finite, the first at index {first}.")
+        raise ValueError(
+            f"fields hold {int((~finite).sum())} values that are not finite, the first at index {first}."
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -49,7 +50,7 @@ class Grid:
         units: Sequence[str] | str = "",
         origin: Sequence[float] | float = 0.0,
     ) -> None:
-        shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+        shape = (int(shape),) if isinstance(shape, Integral) else tuple(int(n) for n in shape)
         if not shape or min(shape) < 1:
             raise ValueError(f"a grid needs at least one cell along every axis; got shape {shape}.")
         d = len(shape)
@@ -68,7 +69,9 @@ class Grid:
         boundary = per_axis("boundary", boundary, str)
         for word in boundary:
             if word not in get_args(Boundary):
-                raise ValueError(f"unknown boundary '{word}'; a grid axis is one of {', '.join(get_args(Boundary))}.")
+                raise ValueError(
+                    f"unknown boundary '{word}'; a grid axis is one of {', '.join(get_args(Boundary))}."
+                )
         dims = per_axis("dims", dims, ())
         if len(set(dims)) != d:
             raise ValueError(f"grid dims must differ from each other; got {dims}.")
@@ -115,6 +118,13 @@ class Grid:
     def refined(self, factor: int) -> Grid:
         """The same box with `factor` times as many cells along each axis."""
         return replace_shape(self, tuple(n * factor for n in self.shape))
+
+    def matches(self, other: Grid) -> bool:
+        """Whether both are the same grid; lengths may differ by the rounding of a file's coordinates (1 in 10⁶)."""
+        same = (self.shape, self.boundary, self.dims, self.units) == (other.shape, other.boundary, other.dims, other.units)
+        lengths = zip((*self.extent, *self.origin), (*other.extent, *other.origin), strict=False)
+        scale = max(self.extent)
+        return same and all(abs(a - b) <= 1e-6 * scale for a, b in lengths)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which `Grid(**values)` makes this grid again."""

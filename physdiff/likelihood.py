@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from scipy import stats
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.gaussian import check_fields
+from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator
 from physdiff.trace import ExactTrace, Hutchinson
 
@@ -132,58 +133,74 @@ def log_likelihood(
             energy outside the support; an unknown method.
     """
     path = denoiser.path
-    reference = path.reference
-    check_fields(x, reference.channels, path.basis)
+    check_fields(x, path.reference.channels, path.basis)
     if method not in ADAPTIVE + FIXED:
         raise ValueError(f"unknown method '{method}'; known: {', '.join(ADAPTIVE + FIXED)}.")
+    solve = _Solve(path, method, rtol, atol, steps)
     estimator = ExactTrace() if trace == "exact" else trace
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-    start, end = path.at(path.t_min), path.at(1.0)
-    at_start, at_end = reference.at(path.process, path.t_min), reference.at(path.process, 1.0)
-    log_times = torch.stack([start.time.log(), end.time.log()])
-    results: list[dict[str, Tensor]] = []
-    evaluations = 0
+    parts: list[dict[str, Tensor]] = []
     with tqdm(total=len(x), desc="likelihood", unit="field", disable=not progress, leave=False) as bar:
         for first in range(0, len(x), chunk):
             members = range(first, min(first + chunk, len(x)))
             seeds = [keyed_generator(seed, "likelihood", i).initial_seed() for i in members]
-            part = None if condition is None else condition[members.start : members.stop]
+            given = None if condition is None else condition[members.start : members.stop]
             y, log_volume = _state(denoiser, x[members.start : members.stop], scored, seeds)
-            flow = _Flow(denoiser, part, estimator.probes(seeds, reference.support, device))
-            z = start.whiten(y).to(device)
-            trace_integral = torch.zeros(len(z), max(flow.n_probes, 1), dtype=torch.float64, device=device)
-            options = _options(method, log_times, steps)
-            tolerances = {"rtol": rtol, "atol": atol}
-            solution = odeint(flow, (z, trace_integral), log_times.to(device), method=method, **tolerances, **options)
-            latent, divergence = solution[0][-1], solution[1][-1]
-            evaluations = max(evaluations, flow.evaluations)
-            score = {"latent": latent.detach().cpu()}
-            if roundtrip:
-                silent = _Flow(denoiser, part, None)
-                reverse = log_times.flip(0)
-                options = _options(method, reverse, steps)
-                back = odeint(silent, (latent.detach(), trace_integral[:, :0]), reverse.to(device), method=method,
-                              **tolerances, **options)[0][-1]  # fmt: skip
-                score["roundtrip"] = ((back - z).square().flatten(1).sum(1) / reference.n_support).sqrt().cpu()
-            modes = end.unwhiten(latent)
-            if terminal is None:
-                log_terminal = at_end.log_prob_of_deviation(torch.where(reference.support, modes.cpu() - at_end.mean, 0))
-            else:
-                log_terminal = terminal(modes.cpu())
-            base = log_terminal + 0.5 * (at_end.log_det - at_start.log_det) + log_volume
-            per_probe = base.unsqueeze(1) + divergence.cpu()
-            score["log_prob"] = per_probe.mean(1)
-            score["reference"] = at_start.log_prob_of_deviation((y - at_start.mean) * reference.support) + log_volume
-            score["error"] = _standard_error(per_probe.detach(), flow.n_probes)
-            results.append(score)
+            parts.append(_densities(denoiser, y, given, estimator, seeds, solve, roundtrip, terminal, log_volume))
             bar.update(len(members))
-    gathered = {key: torch.cat([r[key] for r in results]) for key in results[0]}
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return LogLikelihood(
-        log_prob=gathered["log_prob"], log_prob_reference=gathered["reference"], standard_error=gathered["error"],
-        probes=estimator.count, evaluations=evaluations, n_support=reference.n_support, t_min=path.t_min,
-        scored=scored, latent=gathered["latent"], roundtrip_error=gathered.get("roundtrip"),
-        gaussian_bias=path.bias_at_t_min if scored == "field" else 0.0, terminal_mismatch=path.terminal_mismatch,
-    )  # fmt: skip
+        log_prob=found["log_prob"],
+        log_prob_reference=found["reference"],
+        standard_error=found["standard_error"],
+        probes=estimator.count,
+        evaluations=solve.most_evaluations,
+        n_support=path.reference.n_support,
+        t_min=path.t_min,
+        scored=scored,
+        latent=found["latent"],
+        roundtrip_error=found.get("roundtrip"),
+        gaussian_bias=path.bias_at_t_min if scored == "field" else 0.0,
+        terminal_mismatch=path.terminal_mismatch,
+    )
+
+
+def _densities(
+    denoiser: PosteriorMean,
+    y: Tensor,
+    condition: Tensor | None,
+    estimator: ExactTrace | Hutchinson,
+    seeds: list[int],
+    solve: _Solve,
+    roundtrip: bool,
+    terminal: Callable[[Tensor], Tensor] | None,
+    log_volume: float,
+) -> dict[str, Tensor]:
+    """The result, per field, of one chunk of states y at t_min."""
+    path = denoiser.path
+    reference = path.reference
+    start, end = path.at(path.t_min), path.at(1.0)
+    at_start, at_end = reference.at(path.process, path.t_min), reference.at(path.process, 1.0)
+    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    z = start.whiten(y).to(device)
+    flow = _Flow(denoiser, condition, estimator.probes(seeds, reference.support, device))
+    latent, divergence = solve(flow, z, max(flow.n_probes, 1))
+    modes = end.unwhiten(latent).cpu()
+    if terminal is None:
+        log_terminal = at_end.log_prob_of_deviation(torch.where(reference.support, modes - at_end.mean, 0.0))
+    else:
+        log_terminal = terminal(modes)
+    constant = 0.5 * (at_end.log_det - at_start.log_det) + log_volume
+    per_probe = (log_terminal + constant).unsqueeze(1) + divergence.cpu()
+    found = {
+        "log_prob": per_probe.mean(1),
+        "reference": at_start.log_prob_of_deviation((y - at_start.mean) * reference.support) + log_volume,
+        "standard_error": _standard_error(per_probe.detach(), flow.n_probes),
+        "latent": latent.detach().cpu(),
+    }
+    if roundtrip:
+        back, _ = solve(_Flow(denoiser, condition, None), latent.detach(), 0, backwards=True)
+        found["roundtrip"] = ((back - z).square().flatten(1).sum(1) / reference.n_support).sqrt().cpu()
+    return found
 
 
 def _state(denoiser: PosteriorMean, x: Tensor, scored: Scored, seeds: list[int]) -> tuple[Tensor, float]:
@@ -243,11 +260,26 @@ def _standard_error(per_probe: Tensor, probes: int) -> Tensor:
     return per_probe.std(1) / math.sqrt(probes)
 
 
-def _options(method: str, log_times: Tensor, steps: int) -> dict[str, object]:
-    """torchdiffeq's options: equal steps of log τ, or an error norm over the worst sample of the chunk."""
-    if method in FIXED:
-        return {"options": {"step_size": float((log_times[1] - log_times[0]).abs()) / steps}}
-    return {"options": {"norm": _worst_sample}}
+class _Solve:
+    """The integration over log τ between t_min and 1, by a method of torchdiffeq."""
+
+    def __init__(self, path: ReferencePath, method: str, rtol: float, atol: float, steps: int) -> None:
+        self.log_times = torch.stack([path.at(t).time.log() for t in (path.t_min, 1.0)])
+        self.method, self.rtol, self.atol = method, rtol, atol
+        self.options: dict[str, Any] = {"norm": _worst_sample}
+        if method in FIXED:
+            self.options = {"step_size": float(self.log_times.diff()) / steps}
+        self.most_evaluations = 0
+
+    def __call__(self, flow: _Flow, z: Tensor, columns: int, backwards: bool = False) -> tuple[Tensor, Tensor]:
+        """z and the integral of the divergence (so many columns) at the other end."""
+        times = self.log_times.flip(0) if backwards else self.log_times
+        state = (z, torch.zeros(len(z), columns, dtype=z.dtype, device=z.device))
+        found = odeint(
+            flow, state, times.to(z.device), rtol=self.rtol, atol=self.atol, method=self.method, options=self.options
+        )
+        self.most_evaluations = max(self.most_evaluations, flow.evaluations)
+        return found[0][-1], found[1][-1]
 
 
 def _worst_sample(state: tuple[Tensor, ...] | Tensor) -> Tensor:

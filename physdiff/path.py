@@ -15,6 +15,7 @@ denoiser D alone. Modes outside the support of the reference receive no noise an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -48,9 +49,13 @@ class ReferencePath:
         self.reference = reference
         self.clock = process.running_clock
         if t_min is None:
-            t_min = float(self.clock.inverse(torch.tensor(time_of_onset(process, reference), dtype=torch.float64)))
+            t_min = float(
+                self.clock.inverse(torch.tensor(time_of_onset(process, reference), dtype=torch.float64))
+            )
         if not 0 < t_min < 1:
-            raise ValueError(f"t_min must lie inside (0, 1); got {t_min}. The clock ends at τ = {self.clock.end:.4g}.")
+            raise ValueError(
+                f"t_min must lie inside (0, 1); got {t_min}. The clock ends at τ = {self.clock.end:.4g}."
+            )
         self.t_min = t_min
 
     @property
@@ -211,7 +216,9 @@ class PathPoint:
         return torch.where(self._support, -0.5 * noise_rate * self.amplitude / scale, 0.0)
 
 
-def time_of_onset(process: LinearProcess, reference: GaussianField, noise_level: float | None = None) -> float:
+def time_of_onset(
+    process: LinearProcess, reference: GaussianField, noise_level: float | None = None
+) -> float:
     """Physical time at which noise starts to matter.
 
     Args:
@@ -246,9 +253,8 @@ def time_of_forgetting(process: LinearProcess, reference: GaussianField, remembe
     return _first_time(excess, f"{type(process).__name__} never forgets the data")
 
 
-def _first_time(excess: object, failure: str) -> float:
+def _first_time(excess: Callable[[Tensor], float], failure: str) -> float:
     """Where an increasing function of physical time changes sign, to 1 %, by bisection of log τ."""
-    assert callable(excess)
     low, high = -60.0, 60.0
     if excess(torch.tensor(math.exp(high), dtype=torch.float64)) < 0:
         raise ValueError(f"{failure}: no clock can be chosen for it; give one, or change its settings.")

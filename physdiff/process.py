@@ -176,5 +176,6 @@ class Kernel:
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Fields drawn from the transition, given the fields x, shape (batch, channels, *grid)."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-        return self.basis.inverse(self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise)
-
+        return self.basis.inverse(
+            self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ def require_positive(owner: Any, *names: str) -> None:
             raise ValueError(f"{type(owner).__name__} needs a positive, finite '{name}'; got {value}.")
 
 
-def check_names(cls: type, given: dict[str, Any], leave_out: tuple[str, ...] = ()) -> None:
+def check_names(cls: type, given: Iterable[str], leave_out: tuple[str, ...] = ()) -> None:
     """Raise if a setting is given that the dataclass does not have, naming the ones it has."""
     assert is_dataclass(cls)
     known = {f.name: f.default for f in fields(cls) if f.init and f.name not in leave_out}

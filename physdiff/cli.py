@@ -1,0 +1,186 @@
+"""The command line. Arguments are the arguments of the functions in `physdiff.commands`; YAML and dotted overrides mix.
+
+Exit codes: 0 done, 2 wrong usage or input (one line, no traceback), 1 a bug.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from physdiff.registry import nearest, processes
+from physdiff.settings import check_names
+
+INPUT_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    IsADirectoryError,
+    PermissionError,
+    FloatingPointError,
+)
+
+
+class UsageError(Exception):
+    """A command line that cannot be understood."""
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(self._clearer(message))
+
+    def _clearer(self, message: str) -> str:
+        """One sentence, with the nearest valid name where a name was not known."""
+        for pattern in (
+            r"unrecognized arguments: --([\w.]+)",
+            r"not accept(?:ed)? (?:option|nested key) '([\w.]+)'",
+            r"(?:Key|Option|key) ['\"]([\w.]+)['\"] is not (?:expected|accepted)",
+        ):
+            if found := re.search(pattern, message):
+                known = [a.dest for a in self._named_in(message)._actions if a.dest not in ("help", "config")]
+                return f"there is no option '{found.group(1)}'. {nearest(found.group(1), known)}"
+        if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message, re.DOTALL):
+            return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
+        return " ".join(message.replace("Parser key", "option").split())
+
+
+    def _named_in(self, message: str) -> ArgumentParser:
+        """The parser of the subcommand that a message is about; this one if it names none."""
+        found = re.search(r"Subcommand '(\w+)'", message)
+        members = getattr(self._subcommands_action, "choices", None) or {}
+        return members.get(found.group(1), self) if found else self
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'([^']+)'", text)
+
+
+def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
+    """The parser, and the function of each command by its words."""
+    from physdiff.commands import data, demo, doctor, physics, report, training, use
+
+    parser = _Parser(prog="physdiff", description="Physics-informed diffusion for scientific fields.")
+    commands = parser.add_subcommands(dest="command")
+    functions: dict[str, Callable[..., Any]] = {}
+
+    def add(group: Any, name: str, function: Callable[..., Any], key: str | None = None) -> _Parser:
+        sub = _Parser(description=(function.__doc__ or "").split("\n\n")[0])
+        configured = function is training.train
+        if configured:
+            sub.add_argument(
+                "--config", action=ActionConfigFile, help="YAML file; `train CONFIG` is the same"
+            )
+        sub.add_function_arguments(function, as_positional=not configured)
+        group.add_subcommand(name, sub, help=(function.__doc__ or "").split("\n")[0])
+        functions[key or name] = function
+        return sub
+
+    add(commands, "demo", demo.demo)
+    for name, members in (
+        ("data", {"make": data.make, "list": data.list_recipes, "inspect": data.inspect}),
+        ("processes", {"list": physics.list_processes, "check": physics.check}),
+    ):
+        group = _Parser(description=f"Commands about {name}.")
+        commands.add_subcommand(name, group, help=", ".join(members))
+        inner = group.add_subcommands(dest="action")
+        for action, function in members.items():
+            add(inner, action, function, f"{name} {action}")
+    add(commands, "train", training.train)
+    add(commands, "sample", use.sample)
+    add(commands, "likelihood", use.likelihood)
+    add(commands, "evaluate", report.evaluate)
+    add(commands, "report", report.report)
+    add(commands, "doctor", doctor.doctor)
+    return parser, functions
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; returns the exit code, raises what goes wrong."""
+    arguments = _with_config(list(arguments))
+    _resolve_process(arguments)
+    parser, functions = build_parser()
+    parsed = parser.parse_args(arguments)
+    command = parsed.command
+    settings: Namespace = parsed[command]
+    action = settings.pop("action", None)
+    key = f"{command} {action}" if action else command
+    if action:
+        settings = settings[action]
+    built = parser.instantiate(parsed)
+    values = built[command][action] if action else built[command]
+    values = {name: value for name, value in vars(values).items() if name not in ("config", "action")}
+    return functions[key](**values) or 0
+
+
+def _with_config(arguments: list[str]) -> list[str]:
+    """`train CONFIG` and `resume RUN` in terms of `train --config`."""
+    if len(arguments) > 1 and arguments[0] in ("train", "resume") and not arguments[1].startswith("-"):
+        path = Path(arguments[1])
+        if arguments[0] == "resume":
+            path = path / "config.yaml"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file '{path}'.")
+        return ["train", "--config", str(path), *arguments[2:]]
+    return arguments
+
+
+def _resolve_process(arguments: list[str]) -> None:
+    """Import the named physics, so that its settings are options; rename it to its import path, in place.
+
+    Its settings are checked here, where the class is known, so that a wrong one is answered with those it has.
+    """
+    if not arguments or arguments[0] not in ("train", "demo"):
+        return
+    chosen, settings = None, []
+    for i, word in enumerate(arguments):
+        value = arguments[i + 1] if i + 1 < len(arguments) else ""
+        if word == "--config":
+            chosen, settings = _process_of_config(Path(value))
+        elif word == "--process":
+            chosen, settings = processes.find(value), []
+            arguments[i + 1] = f"{chosen.__module__}.{chosen.__qualname__}"
+        elif word.startswith("--process="):
+            chosen, settings = processes.find(word.partition("=")[2]), []
+            arguments[i] = f"--process={chosen.__module__}.{chosen.__qualname__}"
+        elif found := re.match(r"--process\.(?:init_args\.)?(\w+)", word):
+            settings.append(found.group(1))
+    if chosen is not None:
+        check_names(chosen, [name for name in settings if name != "class_path"], leave_out=("basis",))
+
+
+def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
+    """The physics that a YAML file names, and the names of the settings that it gives."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold settings by name (data, process, training, ...).")
+    process = content.get("process")
+    if isinstance(process, dict) and isinstance(process.get("class_path"), str):
+        return processes.find(process["class_path"]), list(process.get("init_args") or {})
+    return (processes.find(process), []) if isinstance(process, str) else (None, [])
+
+
+def main() -> None:
+    """Entry point of the `physdiff` command."""
+    import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
+
+    sys.path.insert(0, os.getcwd())  # a user's own physics lies in the folder where the command is typed
+    try:
+        code = run(sys.argv[1:])
+    except (UsageError, *INPUT_ERRORS) as error:
+        if os.environ.get("PHYSDIFF_TRACEBACK"):
+            raise
+        print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

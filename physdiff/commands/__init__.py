@@ -1,0 +1,1 @@
+"""What the command line does: one function a command, its arguments the command's arguments."""

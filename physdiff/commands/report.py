@@ -1,0 +1,61 @@
+"""`physdiff evaluate` and `physdiff report`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from physdiff.data.fields import load_fields
+from physdiff.evaluation.evaluate import EvaluationSettings, read_metrics
+from physdiff.evaluation.evaluate import evaluate as evaluate_model
+from physdiff.evaluation.findings import Findings
+from physdiff.evaluation.report import write_report
+from physdiff.model import FieldModel
+
+
+def evaluate(
+    run: str,
+    data: str | None = None,
+    split: str = "test",
+    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
+    title: str | None = None,
+) -> None:
+    """Measure a trained model on held-out data, and write the report.
+
+    Args:
+        run: Run folder.
+        data: Data set folder; the one it was trained on when not given.
+        split: Split to evaluate on.
+        settings: How to evaluate.
+        title: Headline of the report.
+    """
+    folder = Path(run)
+    model = FieldModel.load(folder)
+    source = data or model.card["data"]
+    held_out = load_fields(source, model.names, split)
+    title = title or f"{', '.join(model.names)} · {Path(source).name}"
+    findings = evaluate_model(model, held_out, settings, title)
+    findings = dataclasses.replace(findings, metrics=read_metrics(folder))
+    findings.save(folder)
+    _show(findings, folder)
+
+
+def report(run: str) -> None:
+    """Draw the report of a run that was evaluated; evaluate it first if it was not.
+
+    Args:
+        run: Run folder.
+    """
+    folder = Path(run)
+    if not (folder / "evaluation.json").is_file():
+        evaluate(run)
+        return
+    _show(Findings.load(folder), folder)
+
+
+def _show(findings: Findings, folder: Path) -> None:
+    target = folder / "report.html"
+    write_report(findings, target)
+    for check in findings.checks:
+        print(f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['measured']}")
+    print(f"report: {target}")

@@ -1,0 +1,79 @@
+"""`physdiff train` and `physdiff resume`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from physdiff import description
+from physdiff.atomic import replacing_file
+from physdiff.basis import Basis
+from physdiff.config import DataSettings, DenoiserSettings, RunSettings
+from physdiff.model import NetworkSettings
+from physdiff.process import LinearProcess
+from physdiff.training.job import prepare, run_job
+from physdiff.training.settings import TrainSettings
+
+
+def train(
+    process: Callable[[Basis], LinearProcess],
+    data: DataSettings,
+    training: TrainSettings,
+    network: NetworkSettings = NetworkSettings(),  # noqa: B008  frozen
+    denoiser: DenoiserSettings = DenoiserSettings(),  # noqa: B008  frozen
+    run: str = "runs/model",
+) -> None:
+    """Train a model; a run that was interrupted is continued.
+
+    Args:
+        process: Noising physics: a name from `physdiff processes list`, or your own class as `module.Class` or
+            `file.py:Class`.
+        data: The fields to learn.
+        training: Steps, learning rate, checkpoints.
+        network: The U-Net.
+        denoiser: How the network is joined to the Gaussian reference.
+        run: Folder of the run.
+    """
+    settings = RunSettings(data, training, network, denoiser)
+    job = prepare(process, settings)
+    path = job.model.denoiser.path
+    folder = Path(run)
+    if not (folder / "config.yaml").exists():
+        with replacing_file(folder / "config.yaml") as partial:
+            partial.write_text(resolved_config(settings, path.process, run))
+    print(
+        f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
+        f"{type(path.process).__name__}, {path.clock}; {path.reference.n_support} degrees of freedom; "
+        f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
+    )
+    _, result = run_job(job, folder)
+    since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
+    loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f}"
+    print(
+        f"{result.steps} steps in {result.seconds:.0f} s{since}{loss} (the Gaussian reference scores 1 or more)"
+    )
+    print(f"model: {folder / 'model'}")
+
+
+def resolved_config(settings: RunSettings, process: LinearProcess, run: str) -> str:
+    """The settings of a run as YAML, with all that was chosen from the data; `physdiff train` takes it."""
+    described = description.of_process(process)
+    clock = {
+        "class_path": f"physdiff.clock.{described['clock']['class']}",
+        "init_args": described["clock"]["settings"],
+    }
+    cls = type(process)
+    config: dict[str, Any] = {
+        "process": {
+            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "init_args": {**described["settings"], "clock": clock},
+        },
+        **asdict(settings),
+        "run": run,
+    }
+    return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)  # tuples become lists

@@ -1,0 +1,62 @@
+"""What a training run is told: data, physics, network and training, as one file or on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from physdiff.model import NetworkSettings
+from physdiff.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The fields to learn.
+
+    Attributes:
+        path: Data set folder in The Well's layout, with splits train, valid and test.
+        fields: Names of the fields, stacked as channels; all when not given.
+        boundary: "periodic", "neumann" or "dirichlet" on every axis, in place of what the data says.
+        noise_level: Noise of the data relative to its standard deviation, below which nothing is modelled: the
+            earliest time of the diffusion has this noise, and likelihoods are those of fields with it. Not given:
+            10⁻³ of the variance in the weakest mode.
+        homogeneous: Whether statistics are the same everywhere along periodic axes: the reference then has a constant
+            mean, and training shifts fields at random along these axes.
+    """
+
+    path: str
+    fields: list[str] | None = None
+    boundary: str | None = None
+    noise_level: float | None = None
+    homogeneous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.noise_level is not None and not 0 < self.noise_level < 1:
+            raise ValueError(f"data.noise_level must lie in (0, 1); got {self.noise_level}.")
+
+
+@dataclass(frozen=True)
+class DenoiserSettings:
+    """How the network is joined to the reference.
+
+    Attributes:
+        mode_scaling: γ ∈ [0, 1], the part of the network's scale that is taken per mode; see `physdiff.Denoiser`.
+    """
+
+    mode_scaling: float = 0.5
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A training run, but for its process.
+
+    Attributes:
+        data: The fields to learn.
+        network: The U-Net.
+        denoiser: How the network is joined to the reference.
+        training: Steps, learning rate, checkpoints.
+    """
+
+    data: DataSettings
+    training: TrainSettings
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)

@@ -1,0 +1,1 @@
+"""One file per schema: each reads a file into a `FieldData`, and may write one."""

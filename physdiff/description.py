@@ -1,0 +1,57 @@
+"""A process as plain values, and back: what `model.json` and the report say of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from physdiff import clock as clocks
+from physdiff.basis import Basis
+from physdiff.process import LinearProcess
+from physdiff.registry import nearest, processes
+from physdiff.settings import check_names
+
+
+def of_process(process: LinearProcess) -> dict[str, Any]:
+    """Class, settings and clock of a process."""
+    cls = type(process)
+    name = (
+        cls.__name__ if processes.classes().get(cls.__name__) is cls and _is_ours(cls) else _import_path(cls)
+    )
+    clock = process.running_clock
+    return {
+        "class": name,
+        "settings": {
+            f.name: getattr(process, f.name) for f in fields(process) if f.name not in ("basis", "clock")
+        },
+        "clock": {
+            "class": type(clock).__name__,
+            "settings": {f.name: getattr(clock, f.name) for f in fields(clock)},
+        },
+    }
+
+
+def to_process(values: dict[str, Any], basis: Basis) -> LinearProcess:
+    """The process that `of_process` described, on a basis.
+
+    Raises:
+        ValueError: an unknown class or setting.
+    """
+    cls = processes.find(values["class"])
+    check_names(cls, values["settings"], leave_out=("basis", "clock"))
+    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in values["settings"].items()}
+    clock_class = getattr(clocks, values["clock"]["class"], None)
+    if clock_class is None:
+        known = [name for name in vars(clocks) if name.endswith("Clock")]
+        raise ValueError(
+            f"unknown clock '{values['clock']['class']}'. {nearest(values['clock']['class'], known)}"
+        )
+    return cls(basis, clock=clock_class(**values["clock"]["settings"]), **settings)
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("physdiff.")
+
+
+def _import_path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

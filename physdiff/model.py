@@ -1,0 +1,286 @@
+"""A trained model as its users see it: physical units and xarray objects in and out, one folder on disk.
+
+The folder holds plain text and tensors, never pickled code: `model.json` (grid, names, units, normaliser, process,
+network), `weights.safetensors` and `reference.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from physdiff import description
+from physdiff.atomic import replacing_folder
+from physdiff.basis import SpectralBasis
+from physdiff.data.fields import FieldData
+from physdiff.data.normalise import Standardise
+from physdiff.denoisers import Denoiser
+from physdiff.gaussian import GaussianField
+from physdiff.grid import Grid
+from physdiff.likelihood import LogLikelihood, log_likelihood
+from physdiff.networks.unet import UNet
+from physdiff.path import ReferencePath
+from physdiff.solvers import Solver, sample
+from physdiff.trace import ExactTrace, Hutchinson
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The U-Net of a model.
+
+    Attributes:
+        width: Features of the finest level.
+        multipliers: Features of each level in units of the width; as many levels.
+        blocks: Residual blocks per level.
+        dropout: Probability with which features are dropped in training.
+        seed: Seed of the initial weights.
+    """
+
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 1
+    dropout: float = 0.0
+    seed: int = 0
+
+
+@dataclass(eq=False)
+class FieldModel:
+    """A law of fields in physical units.
+
+    Attributes:
+        denoiser: The denoiser, in normalised units.
+        normaliser: Physical to normalised units.
+        names: Name of each channel.
+        units: Unit of each channel.
+        network: What the network was built from.
+        noise_level: Noise of the data relative to its standard deviation, below which nothing is modelled; None if
+            the weakest mode of the data sets it.
+        card: Anything worth keeping about where the model came from; plain values.
+    """
+
+    denoiser: Denoiser
+    normaliser: Standardise
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    network: NetworkSettings
+    noise_level: float | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> Grid:
+        """Where its fields live."""
+        return self.denoiser.path.basis.grid
+
+    def untrained(self) -> FieldModel:
+        """The same model with the network as it was before training: the Gaussian reference field."""
+        path = self.denoiser.path
+        network = build_network(self.grid, len(self.names), self.network)
+        denoiser = Denoiser(network, path, self.denoiser.mode_scaling)
+        return FieldModel(denoiser, self.normaliser, self.names, self.units, self.network, self.noise_level)
+
+    def sample(
+        self, n: int, *, steps: int = 16, solver: Solver | None = None, seed: int = 0, progress: bool = False
+    ) -> xr.Dataset:
+        """Draw fields, in physical units.
+
+        Args:
+            n: Number of fields.
+            steps: Solver steps.
+            solver: Step rule; the reference splitting when not given.
+            seed: Field i depends on (seed, i) alone.
+            progress: Whether to show a bar.
+
+        Returns:
+            One variable a channel on dims ("sample", *grid.dims), with coordinates and units.
+        """
+        fields = sample(self.denoiser, n, steps=steps, solver=solver, seed=seed, progress=progress)
+        dataset = self.to_dataset(self.normaliser.inverse(fields), source="samples of a physdiff model")
+        dataset.attrs.update(
+            steps=steps, seed=seed, solver=type(solver).__name__ if solver else "ReferenceSplitting"
+        )
+        return dataset
+
+    def to_dataset(self, fields: Tensor, source: str) -> xr.Dataset:
+        """Fields in physical units, shape (n, channels, *grid), as a data set."""
+        n = len(fields)
+        index = torch.arange(n)
+        data = FieldData(
+            values=fields.cpu().numpy(), grid=self.grid, names=self.names, units=self.units,
+            trajectory=index.numpy(), time=torch.zeros(n, dtype=torch.float64).numpy(), source=source,
+        )  # fmt: skip
+        return data.to_xarray()
+
+    def log_likelihood(self, data: xr.Dataset | FieldData, **settings: Any) -> xr.Dataset:
+        """Log-density of fields in physical units; see `physdiff.log_likelihood` for the settings.
+
+        The density is one per unit of the fields' own units: the normaliser's determinant is included.
+
+        Args:
+            data: Fields on the model's grid with its names and units; other variables are ignored.
+            **settings: `probes` (number of Hutchinson probes, "exact" for the exact trace, 8 when not given), and
+                those of `physdiff.log_likelihood`.
+
+        Returns:
+            On dim "sample": log_prob, standard_error, per_dimension, relative_to_reference, log_prob_reference, in
+            nats; attributes tell evaluations, probes, t_min, what was scored, n_support, gaussian_bias,
+            terminal_mismatch.
+
+        Raises:
+            ValueError: the data is on another grid, lacks a field, has other units, or holds a bad value.
+        """
+        result = self.score(self.normalised(data), **settings)
+        shift = self.log_det
+        per_sample = {
+            "log_prob": result.log_prob + shift,
+            "log_prob_reference": result.log_prob_reference + shift,
+            "relative_to_reference": result.relative_to_reference,
+            "per_dimension": (result.log_prob + shift) / result.n_support,
+            "standard_error": result.standard_error,
+        }
+        if result.roundtrip_error is not None:
+            per_sample["roundtrip_error"] = result.roundtrip_error
+        variables = {
+            name: (("sample",), x.detach().numpy(), {"units": "nat"}) for name, x in per_sample.items()
+        }
+        attributes = {
+            name: getattr(result, name)
+            for name in (
+                "evaluations",
+                "probes",
+                "n_support",
+                "t_min",
+                "scored",
+                "gaussian_bias",
+                "terminal_mismatch",
+            )
+        }
+        attributes["log_det_of_normaliser"] = shift
+        return xr.Dataset(variables, attrs=attributes)
+
+    def score(self, fields: Tensor, probes: int | str = 8, **settings: Any) -> LogLikelihood:
+        """Log-density of normalised fields, shape (n, channels, *grid), in the model's units."""
+        if isinstance(probes, str) and probes != "exact":
+            raise ValueError(f"probes must be a number or 'exact'; got '{probes}'.")
+        settings.setdefault("trace", ExactTrace() if probes == "exact" else Hutchinson(int(probes)))
+        settings.setdefault("scored", "field" if self.noise_level is None else "noised")
+        return log_likelihood(self.denoiser, fields, **settings)
+
+    def normalised(self, data: xr.Dataset | FieldData) -> Tensor:
+        """The model's variables of a data set in its units, shape (n, channels, *grid), float64.
+
+        Raises:
+            ValueError: a variable is missing, or grid or units differ from the model's.
+        """
+        if not isinstance(data, FieldData):
+            data = FieldData.from_xarray(data, grid=self.grid, names=self.names)
+        if data.names != self.names:
+            data = data.select(self.names)
+        if any(theirs not in ("", ours) for theirs, ours in zip(data.units, self.units, strict=True)):
+            raise ValueError(
+                f"{data.source}: the fields {', '.join(data.names)} have the units {data.units}; the model was "
+                f"trained on {self.units}."
+            )
+        if not data.grid.matches(self.grid):
+            raise ValueError(
+                f"{data.source} is on the grid {data.grid.describe()}; the model was trained on {self.grid.describe()}."
+            )
+        return self.normaliser.forward(torch.from_numpy(data.values).to(torch.float64))
+
+    @property
+    def log_det(self) -> float:
+        """Log-determinant of the normaliser on the support, in nats: normalised to physical log-density."""
+        modes = self.denoiser.path.reference.support.flatten(1).sum(1)
+        return float((modes * self.normaliser.log_det_per_cell).sum())
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model's folder, whole or not at all; a model that is there is replaced."""
+        path = self.denoiser.path
+        meta = {
+            "format": 1,
+            "grid": self.grid.to_dict(),
+            "names": list(self.names),
+            "units": list(self.units),
+            "normaliser": self.normaliser.to_dict(),
+            "process": description.of_process(path.process),
+            "t_min": path.t_min,
+            "noise_level": self.noise_level,
+            "mode_scaling": self.denoiser.mode_scaling,
+            "network": asdict(self.network),
+            "card": self.card,
+        }
+        reference = path.reference
+        tensors = {"mean": reference.mean, "spectrum": reference.spectrum, "floor": reference.floor}
+        weights = {
+            name: x.detach().cpu().contiguous() for name, x in self.denoiser.network.state_dict().items()
+        }
+        with replacing_folder(folder, overwrite=True, mark="model.json") as partial:
+            save_file(weights, partial / "weights.safetensors")
+            save_file(
+                {name: x.contiguous() for name, x in tensors.items()}, partial / "reference.safetensors"
+            )
+            (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FieldModel:
+        """Read a model from its folder, or from the run folder that holds it as `model/`.
+
+        Raises:
+            FileNotFoundError: there is no model.
+            ValueError: a file of it is damaged, or its weights are of another network.
+        """
+        folder = Path(folder)
+        if not (folder / "model.json").is_file() and (folder / "model" / "model.json").is_file():
+            folder = folder / "model"
+        if not (folder / "model.json").is_file():
+            raise FileNotFoundError(
+                f"'{folder}' holds no model: there is no model.json in it or in its model/."
+            )
+        meta = _read_json(folder / "model.json")
+        grid = Grid(**meta["grid"])
+        basis = SpectralBasis(grid)
+        law = _read_tensors(folder / "reference.safetensors")
+        reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
+        process = description.to_process(meta["process"], basis)
+        network_settings = NetworkSettings(
+            **{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])}
+        )
+        network = build_network(grid, len(meta["names"]), network_settings)
+        try:
+            network.load_state_dict(_read_tensors(folder / "weights.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
+        denoiser = Denoiser(network, ReferencePath(process, reference, meta["t_min"]), meta["mode_scaling"])
+        return cls(
+            denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
+            network_settings, meta["noise_level"], meta["card"],
+        )  # fmt: skip
+
+
+def build_network(grid: Grid, channels: int, settings: NetworkSettings) -> UNet:
+    """The U-Net that settings describe; its output is zero."""
+    return UNet(
+        grid, channels, width=settings.width, multipliers=settings.multipliers, blocks=settings.blocks,
+        dropout=settings.dropout, seed=settings.seed,
+    )  # fmt: skip
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is missing or damaged: {error}.") from None

@@ -1,0 +1,65 @@
+"""What makes two launches the same run, so that the second may continue the first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from physdiff.training.settings import TrainSettings
+
+# They say when to save, not what to compute.
+FREE_SETTINGS = ("checkpoint_every", "keep_checkpoints")
+
+
+def run_identity(module: nn.Module, data: Tensor, settings: TrainSettings, signature: str) -> dict[str, Any]:
+    """Plain values that must not change in the middle of a run.
+
+    Args:
+        module: What is trained; the name, type and shape of each of its parameters and buffers count.
+        data: What it is trained on; its type and shape count.
+        settings: All count but those in `FREE_SETTINGS`, and `steps` while the schedule is constant.
+        signature: Whatever else the caller wants to hold fixed, in one line: the grid, the process.
+    """
+    return {
+        "signature": signature,
+        "data": _shape(data),
+        "parameters": {name: _shape(tensor) for name, tensor in module.state_dict().items()},
+        "settings": asdict(settings),
+    }
+
+
+def require_same_run(stored: dict[str, Any], current: dict[str, Any], checkpoint: Path) -> None:
+    """Compare the identity in a checkpoint with that of this launch.
+
+    Raises:
+        ValueError: they differ; the first difference is named, with both values.
+    """
+
+    def require_same(name: str, was: Any, now: Any) -> None:
+        if was != now:
+            raise ValueError(
+                f"cannot continue {checkpoint}: {name} was {was} and is now {now}; "
+                "change it back, or train in another folder."
+            )
+
+    for name in ("signature", "data"):
+        require_same(name, stored.get(name), current[name])
+    for part in ("parameters", "settings"):
+        was, now = stored.get(part, {}), current[part]
+        for name in dict.fromkeys((*now, *was)):
+            if part == "parameters" or not _is_free(name, was, now):
+                label = f"parameter '{name}'" if part == "parameters" else name
+                require_same(label, was.get(name, "absent"), now.get(name, "absent"))
+
+
+def _is_free(setting: str, was: dict[str, Any], now: dict[str, Any]) -> bool:
+    # With a constant rate no step depends on how many will follow, so a run may be prolonged.
+    prolonged = setting == "steps" and was.get("schedule") == now["schedule"] == "constant"
+    return setting in FREE_SETTINGS or prolonged
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,142 @@
+"""From settings and a data folder to a run folder with a trained model in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from physdiff import description
+from physdiff.basis import Basis, SpectralBasis
+from physdiff.clock_fit import fit_clock
+from physdiff.config import RunSettings
+from physdiff.data.fields import FieldData, load_fields
+from physdiff.data.normalise import Standardise
+from physdiff.denoisers import Denoiser
+from physdiff.gaussian import GaussianField
+from physdiff.model import FieldModel, build_network
+from physdiff.objectives import DenoisingLoss
+from physdiff.path import ReferencePath, time_of_onset
+from physdiff.process import LinearProcess
+from physdiff.training.augment import shift_at_random
+from physdiff.training.loop import TrainResult, train
+
+ProcessOn = Callable[[Basis], LinearProcess]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run before its first step.
+
+    Attributes:
+        model: The untrained model: the Gaussian reference field.
+        train: Normalised training fields, shape (n, channels, *grid), float32.
+        valid: Normalised validation fields.
+        settings: What the run was told.
+    """
+
+    model: FieldModel
+    train: Tensor
+    valid: Tensor
+    settings: RunSettings
+
+
+def prepare(process: ProcessOn, settings: RunSettings) -> Job:
+    """Read the data, fit the reference, set the process's clock, build the network.
+
+    Raises:
+        FileNotFoundError: there is no data.
+        ValueError: the data or a setting is unfit.
+    """
+    data = load_fields(settings.data.path, settings.data.fields, "train", settings.data.boundary)
+    held_out = load_fields(settings.data.path, data.names, "valid", settings.data.boundary)
+    if not held_out.grid.matches(data.grid):
+        raise ValueError(
+            f"{held_out.source}: split 'valid' is on {held_out.grid.describe()}, split 'train' on "
+            f"{data.grid.describe()}."
+        )
+    return Job(*_model_and_tensors(process, settings, data, held_out), settings)
+
+
+def _model_and_tensors(
+    process: ProcessOn, settings: RunSettings, data: FieldData, held_out: FieldData
+) -> tuple[FieldModel, Tensor, Tensor]:
+    normaliser = Standardise.fit(data.values, data.names)
+    fields, valid = (normaliser.forward(torch.from_numpy(d.values)).float() for d in (data, held_out))
+    basis = SpectralBasis(data.grid)
+    reference = GaussianField.fit(fields, basis, homogeneous=settings.data.homogeneous)
+    noise_level = settings.data.noise_level
+    physics = fit_clock(process(basis), reference, noise_level)
+    onset = torch.tensor(time_of_onset(physics, reference, noise_level), dtype=torch.float64)
+    path = ReferencePath(physics, reference, float(physics.running_clock.inverse(onset)))
+    network = build_network(data.grid, len(data.names), settings.network)
+    denoiser = Denoiser(network, path, settings.denoiser.mode_scaling)
+    card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
+    model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
+    return model, fields, valid
+
+
+def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, TrainResult]:
+    """Train, or continue a run that was interrupted, and write `folder/model/`.
+
+    Raises:
+        ValueError: the folder holds another run.
+        FloatingPointError: the loss is not finite.
+    """
+    model = job.model
+    denoising, grid = DenoisingLoss(), model.grid
+
+    def loss(module: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+        assert isinstance(module, Denoiser)
+        if job.settings.data.homogeneous and module.training:
+            batch = shift_at_random(batch, grid, generator)
+        return denoising(module, batch, generator)
+
+    result = train(
+        model.denoiser, loss, job.train, job.valid, job.settings.training, folder,
+        signature=signature(model), progress=progress,
+    )  # fmt: skip
+    assert isinstance(result.ema, Denoiser)
+    card = {
+        **model.card,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "validation_loss": result.validation_loss,
+        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        "versions": versions(),
+        "settings": asdict(job.settings),
+    }
+    trained = FieldModel(
+        result.ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card
+    )
+    trained.save(folder / "model")
+    return trained, result
+
+
+def signature(model: FieldModel) -> str:
+    """What must be the same for a run to be continued: grid, fields, process with its clock, denoiser."""
+    path = model.denoiser.path
+    parts: dict[str, Any] = {
+        "grid": model.grid.describe(),
+        "fields": list(model.names),
+        "process": description.of_process(path.process),
+        "t_min": path.t_min,
+        "mode_scaling": model.denoiser.mode_scaling,
+        "network": asdict(model.network),
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("physdiff", "torch", "numpy")},
+    }
