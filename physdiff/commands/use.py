@@ -39,7 +39,7 @@ def sample(
 
 def likelihood(
     run: str,
-    data: str,
+    data: str | None = None,
     split: str | None = None,
     probes: int | str = 8,
     method: str = "dopri5",
@@ -56,8 +56,8 @@ def likelihood(
 
     Args:
         run: Run folder, or model folder.
-        data: HDF5 or netCDF file, or a data set folder (then with a split).
-        split: Split of a folder: train, valid or test.
+        data: HDF5 or netCDF file, or a data set folder; the one that the model was trained on when not given.
+        split: Split of a folder: train, valid or test, which is the default.
         probes: Hutchinson probes, or "exact".
         method: dopri5 (adaptive), or rk4, midpoint, heun3, euler with fixed steps.
         rtol: Relative tolerance of an adaptive method.
@@ -70,7 +70,7 @@ def likelihood(
         out: File to write; RUN/likelihood.nc when not given.
     """
     model = FieldModel.load(run)
-    folder = Path(data)
+    folder = Path(data or model.card["data"])
     fields = load_fields(folder, model.names, split or ("test" if folder.is_dir() else None))
     if limit is not None:
         fields = fields.first(limit)
@@ -78,7 +78,7 @@ def likelihood(
     if scored is not None:
         settings["scored"] = scored
     result = model.log_likelihood(fields, probes=probes, roundtrip=roundtrip, progress=True, **settings)
-    result.attrs["data"] = data
+    result.attrs["data"] = str(folder)
     mean, gain = float(result["log_prob"].mean()), float(result["relative_to_reference"].mean())
     dimensions, evaluations = result.attrs["n_support"], result.attrs["evaluations"]
     error = float((result["standard_error"] ** 2).mean() ** 0.5)

@@ -43,7 +43,9 @@ class Denoiser(PosteriorMean):
         point = self.path.at(t)
         return self.output_scale(point).to(modes) * self.network_output(modes, point, t, condition)
 
-    def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def network_output(
+        self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         """N_θ in modes: the residual in units of `output_scale`, shape and dtype of `modes`."""
         basis = self.path.basis
         parameter = next(self.network.parameters(), None)

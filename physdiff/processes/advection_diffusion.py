@@ -46,10 +46,14 @@ class AdvectionDiffusion(AutonomousProcess):
             object.__setattr__(self, "velocity", wind)
         assert isinstance(self.velocity, (tuple, list))
         if len(self.velocity) != grid.ndim:
-            raise ValueError(f"AdvectionDiffusion needs {grid.ndim} values of 'velocity'; got {self.velocity}.")
+            raise ValueError(
+                f"AdvectionDiffusion needs {grid.ndim} values of 'velocity'; got {self.velocity}."
+            )
         for dim, boundary, v in zip(grid.dims, grid.boundary, self.velocity, strict=True):
             if v != 0 and boundary != "periodic":
-                raise ValueError(f"AdvectionDiffusion: 'velocity' must be 0 along '{dim}', an axis with walls; got {v}.")
+                raise ValueError(
+                    f"AdvectionDiffusion: 'velocity' must be 0 along '{dim}', an axis with walls; got {v}."
+                )
 
     def drift_symbol(self, time: Tensor) -> Tensor:
         assert isinstance(self.velocity, (tuple, list))

@@ -80,6 +80,8 @@ def frozen_step(y: Tensor, residual: Tensor, here: PathPoint, there: PathPoint) 
     """
     support = here.path.reference.support
     expected = here.wiener_gain.to(y) * here.deviation(y) + residual
-    ratio = torch.where(support, there.noise_variance / torch.where(support, here.noise_variance, 1.0), 0.0).sqrt()
+    ratio = torch.where(
+        support, there.noise_variance / torch.where(support, here.noise_variance, 1.0), 0.0
+    ).sqrt()
     rest = here.deviation(y) - here.amplitude.to(y) * expected
     return there.restore(there.amplitude.to(y) * expected + ratio.to(y) * rest)

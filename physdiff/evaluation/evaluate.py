@@ -1,0 +1,261 @@
+"""What a trained model is worth, measured on held-out data against the exact Gaussian reference.
+
+Every number has its rival beside it, on the same fields and the same noise: the Wiener filter for denoising, the
+Gaussian reference and phase-scrambled surrogates for densities, and each comparison is paired.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from physdiff import description
+from physdiff.data.fields import FieldData
+from physdiff.evaluation.findings import Check, DenoisingLevel, Findings
+from physdiff.evaluation.held_out import HeldOutLikelihood
+from physdiff.model import FieldModel
+from physdiff.path import ReferencePath
+from physdiff.randomness import keyed_generator
+from physdiff.training.job import versions
+
+NOISE_TO_SIGNAL = (0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 5.0)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated.
+
+    Attributes:
+        samples: Fields to draw, from the model and from its reference.
+        sample_steps: Solver steps of a sample.
+        likelihood_fields: Held-out fields whose density is computed, each with a surrogate.
+        probes: Hutchinson probes per field, at least 2.
+        method: Integrator of the likelihood.
+        likelihood_steps: Steps of a fixed-step integrator.
+        tolerance: Tolerance of an adaptive integrator.
+        seed: Seed of all noise.
+    """
+
+    samples: int = 64
+    sample_steps: int = 16
+    likelihood_fields: int = 32
+    probes: int = 4
+    method: str = "rk4"
+    likelihood_steps: int = 12
+    tolerance: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.probes < 2:
+            raise ValueError(f"an evaluation needs at least 2 probes for its error bars; got {self.probes}.")
+
+
+def evaluate(
+    model: FieldModel, held_out: FieldData, settings: EvaluationSettings, title: str, progress: bool = True
+) -> Findings:
+    """Samples, denoising errors and log-densities of a model, with their checks.
+
+    Args:
+        model: The trained model.
+        held_out: Fields it was not trained on.
+        settings: How to evaluate.
+        title: Headline of the report.
+        progress: Whether to show bars.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        value = work()
+        seconds[name] = round(time.perf_counter() - start, 2)
+        return value
+
+    fields = model.normalised(held_out)
+    seed, count = settings.seed, settings.samples
+
+    def draw(law: FieldModel, steps: int, label: str) -> Any:
+        found = law.sample(count, steps=steps, seed=seed, progress=progress)
+        return FieldData.from_xarray(found, grid=model.grid, names=model.names, source=label).values
+
+    samples = timed("samples", lambda: draw(model, settings.sample_steps, "samples"))
+    untrained = draw(model.untrained(), 1, "reference")
+    denoising = timed("denoising", lambda: denoising_levels(model, fields, seed))
+    likelihood = timed("likelihood", lambda: densities(model, fields, settings, progress))
+    path, card = model.denoiser.path, model.card
+    process = description.of_process(path.process)
+    if "seconds" in card:
+        seconds["training"] = round(card["seconds"], 2)
+    mean = path.basis.inverse(path.reference.mean)
+    return Findings(
+        title=title, grid=model.grid.to_dict(), names=model.names, units=model.units, process=process["class"],
+        equation=(inspect.getdoc(type(path.process)) or "").split("\n\n")[0].replace("\n", " "),
+        settings={"process": process, "evaluation": asdict(settings), **card.get("settings", {})},
+        versions=card.get("versions", versions()),
+        seeds={"evaluation": seed, **_seeds(card)},
+        seconds=seconds,
+        counts={
+            "train": card.get("train_fields", 0), "valid": card.get("valid_fields", 0), "test": len(held_out),
+            "parameters": sum(p.numel() for p in model.denoiser.parameters()), "steps": card.get("steps", 0),
+            "n_support": path.reference.n_support,
+        },
+        data=held_out.values[:count], samples=samples, reference_samples=untrained,
+        mean=model.normaliser.inverse(mean.unsqueeze(0))[0].numpy(), likelihood=likelihood, denoising=denoising,
+        checks=checks(denoising, likelihood),
+    )  # fmt: skip
+
+
+def _seeds(card: dict[str, Any]) -> dict[str, int]:
+    settings = card.get("settings", {})
+    return {k: settings[k]["seed"] for k in ("training", "network") if "seed" in settings.get(k, {})}
+
+
+@torch.no_grad()
+def denoising_levels(model: FieldModel, fields: Tensor, seed: int) -> list[DenoisingLevel]:
+    """Mean squared error per cell (normalised units) of the model and of the Wiener filter, on the same noise."""
+    path = model.denoiser.path
+    clean = path.basis.forward(fields)
+    levels: list[DenoisingLevel] = []
+    for ratio in NOISE_TO_SIGNAL:
+        t = time_at_noise_to_signal(path, ratio)
+        if t is None:
+            continue
+        point = path.at(t)
+        noisy = point.noised(clean, keyed_generator(seed, "denoising", f"{ratio}"))
+        at = torch.tensor(t, dtype=torch.float64)
+        residual = torch.cat([model.denoiser.residual(part, at) for part in noisy.split(64)])
+        error = point.wiener(noisy) - clean
+        wiener = error.square().flatten(1).mean(1)
+        trained = (error + residual).square().flatten(1).mean(1)
+        difference = trained - wiener
+        levels.append(
+            DenoisingLevel(
+                noise_to_signal=ratio,
+                t=t,
+                model_error=float(trained.mean()),
+                wiener_error=float(wiener.mean()),
+                difference=float(difference.mean()),
+                standard_error=float(difference.std() / math.sqrt(len(fields))),
+            )  # fmt: skip
+        )
+    return levels
+
+
+def time_at_noise_to_signal(path: ReferencePath, ratio: float) -> float | None:
+    """t at which σ/m = `ratio`, by root mean square over the support; None if the path does not reach it."""
+    support = path.reference.support
+
+    def at(t: float) -> float:
+        point = path.at(t)
+        gain = point.amplitude.square().expand_as(support)[support].mean()
+        return float((point.noise_variance[support].mean() / gain).sqrt())
+
+    low, high = path.t_min, 1.0
+    if not at(low) <= ratio <= at(high):
+        return None
+    while high - low > 1e-6:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if at(middle) < ratio else (low, middle)
+    return high
+
+
+def densities(
+    model: FieldModel, fields: Tensor, settings: EvaluationSettings, progress: bool
+) -> HeldOutLikelihood:
+    """Log-densities of fields and of their phase-scrambled surrogates, in physical units.
+
+    The surrogate is made of the very state that is scored, so that the reference gives both the same density.
+    """
+    path = model.denoiser.path
+    fields = fields[: settings.likelihood_fields]
+    modes = path.basis.forward(fields)
+    mean = path.reference.mean
+    scored = "field" if model.noise_level is None else "noised"
+    point = path.at(path.t_min)
+    if scored == "noised":
+        state = point.noised(modes, keyed_generator(settings.seed, "t_min"))
+        log_volume = 0.0
+    else:
+        state = point.restore(point.amplitude * (modes - mean) * path.reference.support)
+        log_volume = float(point.log_gain.real.expand_as(mean)[path.reference.support].sum())
+    scrambled = (
+        path.basis.scramble(state - point.mean, keyed_generator(settings.seed, "surrogates")) + point.mean
+    )
+
+    def score(y: Tensor) -> Any:
+        return model.score(
+            path.basis.inverse(y), probes=settings.probes, scored="state", method=settings.method,
+            steps=settings.likelihood_steps, rtol=settings.tolerance, atol=settings.tolerance, seed=settings.seed,
+            progress=progress,
+        )  # fmt: skip
+
+    real, surrogate = score(state), score(scrambled)
+    shift = model.log_det + log_volume
+    return HeldOutLikelihood(
+        log_prob=(real.log_prob + shift).numpy(), standard_error=real.standard_error.numpy(),
+        surrogate_log_prob=(surrogate.log_prob + shift).numpy(),
+        surrogate_standard_error=surrogate.standard_error.numpy(),
+        reference_log_prob=(real.log_prob_reference + shift).numpy(), probes=real.probes,
+        evaluations=real.evaluations, t_min=path.t_min, scored=scored,
+        gaussian_bias=path.bias_at_t_min if scored == "field" else 0.0, terminal_mismatch=path.terminal_mismatch,
+        n_support=path.reference.n_support, noise_level=model.noise_level,
+    )  # fmt: skip
+
+
+def checks(denoising: list[DenoisingLevel], likelihood: HeldOutLikelihood) -> list[Check]:
+    """The claims that a trained model must support, with the numbers."""
+    gaps = likelihood.gap_in_errors
+    gain, error = likelihood.mean_gain, likelihood.mean_gain_error
+    better = [
+        level for level in denoising
+        if 0.1 <= level["noise_to_signal"] <= 2 and level["difference"] < -3 * level["standard_error"]
+    ]  # fmt: skip
+    worst = max((level["model_error"] / level["wiener_error"] for level in denoising), default=math.nan)
+    return [
+        Check(
+            name="structure has density",
+            statement="Every held-out field has a higher log-density than its phase-scrambled surrogate, by more than "
+            "10 standard errors of the trace estimate.",
+            measured=f"{likelihood.wins} of {len(likelihood)}; smallest gap {gaps.min():.1f} standard errors",
+            required=f"{len(likelihood)} of {len(likelihood)}; above 10",
+            passed=bool((gaps > 10).all()),
+        ),
+        Check(
+            name="better than Gaussian",
+            statement="The mean held-out log-density is above the Gaussian reference's by more than 5 standard errors.",
+            measured=f"{gain:+.4f} ± {error:.4f} nats per dimension ({gain / error:.1f} standard errors)",
+            required="above 5 standard errors",
+            passed=bool(gain > 5 * error),
+        ),
+        Check(
+            name="denoises better than the Wiener filter",
+            statement="On the same noise the mean squared error is lower by more than 3 standard errors at five or "
+            "more noise levels with σ/m from 0.1 to 2.",
+            measured=f"{len(better)} levels",
+            required="5 levels",
+            passed=len(better) >= 5,
+        ),
+        Check(
+            name="nowhere worse than the Wiener filter",
+            statement="At no noise level is the mean squared error above the Wiener filter's by more than 1 %.",
+            measured=f"largest ratio {worst:.4f}",
+            required="at most 1.01",
+            passed=worst <= 1.01,
+        ),
+    ]
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The training curve of a run folder, empty if there is none."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

@@ -1,0 +1,233 @@
+"""The market of cases that every law runs over: small grids of all kinds, and processes and solvers on them.
+
+Cases come from the registries, so that a new physics or step rule is covered by being registered. Settings that are
+not the default come from the class itself: every number among its fields is multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from physdiff.basis import Basis, IdentityBasis, SpectralBasis
+from physdiff.clock import LinearClock
+from physdiff.clock_fit import fit_clock
+from physdiff.denoisers import MixtureDenoiser
+from physdiff.gaussian import GaussianField
+from physdiff.grid import Grid
+from physdiff.path import ReferencePath
+from physdiff.process import LinearProcess
+from physdiff.registry import processes
+from physdiff.solvers import Solver
+
+GRIDS = (
+    Grid(7, 2.0, "periodic"),
+    Grid(8, 1.0, "periodic"),
+    Grid(7, 3.0, "neumann"),
+    Grid(6, 1.0, "dirichlet"),
+    Grid(1, 1.0, "neumann"),
+    Grid((6, 5), (1.0, 1.0), "periodic"),
+    Grid((4, 8), (1.0, 3.0), "periodic"),
+    Grid((5, 4), (2.0, 1.0), ("neumann", "dirichlet")),
+    Grid((6, 5), (1.5, 1.0), ("periodic", "neumann"), origin=(2.0, -1.0)),
+    Grid((4, 5), (1.0, 1.0), ("dirichlet", "periodic")),
+    Grid((3, 4, 5), (1.0, 1.0, 2.0), "periodic"),
+    Grid((4, 3, 3), (1.0, 2.0, 1.0), ("periodic", "dirichlet", "neumann")),
+    Grid((3, 3, 4), 1.0, ("periodic", "periodic", "neumann")),
+)
+
+
+@dataclass(frozen=True)
+class BasisCase:
+    """A basis on a grid."""
+
+    basis: Basis
+
+    @property
+    def is_spectral(self) -> bool:
+        """Whether the basis has a Laplacian."""
+        return isinstance(self.basis, SpectralBasis)
+
+    def __str__(self) -> str:
+        return _place(self.basis)
+
+
+def _place(basis: Basis) -> str:
+    """`6x5 periodic-neumann`, the identity basis named."""
+    boundary = dict.fromkeys(basis.grid.boundary) if len(set(basis.grid.boundary)) == 1 else basis.grid.boundary
+    shape = "x".join(map(str, basis.grid.shape))
+    kind = "" if isinstance(basis, SpectralBasis) else f" {type(basis).__name__}"
+    return f"{shape} {'-'.join(boundary)}{kind}"
+
+
+def basis_cases() -> Iterator[BasisCase]:
+    """The spectral basis of every grid, and the identity on one grid of each dimension."""
+    yield from (BasisCase(SpectralBasis(grid)) for grid in GRIDS)
+    yield from (BasisCase(IdentityBasis(grid)) for grid in (GRIDS[0], GRIDS[8], GRIDS[11]))
+
+
+@dataclass(frozen=True)
+class ProcessCase:
+    """A process with a clock, and data for it.
+
+    Attributes:
+        process: With its clock.
+        settings: What distinguishes it: "defaults" or "other settings", and the clock.
+    """
+
+    process: LinearProcess
+    settings: str
+
+    @cached_property
+    def reference(self) -> GaussianField:
+        """The data's law on this grid."""
+        return smooth_reference(self.process.basis)
+
+    @cached_property
+    def path(self) -> ReferencePath:
+        """The reference carried through the process."""
+        return ReferencePath(self.process, self.reference)
+
+    @cached_property
+    def mixture(self) -> MixtureDenoiser:
+        """Non-Gaussian data with modes correlated, around its own moments."""
+        return bimodal(self.process, self.reference)
+
+    def __str__(self) -> str:
+        return f"{type(self.process).__name__} on {_place(self.process.basis)}, {self.settings}"
+
+
+def smooth_reference(basis: Basis, channels: int = 1) -> GaussianField:
+    """A law with a mean and a spectrum that falls by a decade or two."""
+    generator = torch.Generator().manual_seed(11)
+    shape = (channels, *basis.grid.shape)
+    if isinstance(basis, SpectralBasis):
+        spectrum = 1 / (1 + 30 * basis.laplacian / (basis.laplacian.max() + 1e-300)) ** 1.5
+    else:
+        spectrum = 0.2 + torch.rand(basis.grid.shape, generator=generator, dtype=torch.float64)
+    mean = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return GaussianField(basis, mean, spectrum.expand(shape).clone())
+
+
+def bimodal(process: LinearProcess, reference: GaussianField, t_min: float | None = None) -> MixtureDenoiser:
+    """A mixture of three, its means apart by about the spread of the reference, around its own moments."""
+    generator = torch.Generator().manual_seed(12)
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    shape = (3, *reference.spectrum.shape)
+    means = reference.mean + reference.spectrum.sqrt() * torch.randn(shape, generator=generator, dtype=torch.float64)
+    spectra = reference.spectrum * torch.tensor([0.5, 0.3, 0.8], dtype=torch.float64).reshape(3, *[1] * means[0].ndim)
+    own = MixtureDenoiser.reference(process.basis, weights, means, spectra)
+    return MixtureDenoiser(ReferencePath(process, own, t_min), weights, means, spectra)
+
+
+def _other_settings(process: LinearProcess) -> LinearProcess | None:
+    """The same class with every numerical setting multiplied by 1.7, or None if it has none."""
+    given: dict[str, Any] = {}
+    for field in fields(process):
+        value = getattr(process, field.name)
+        if field.name in ("basis", "clock") or isinstance(value, bool):
+            continue
+        if isinstance(value, float):
+            given[field.name] = 1.7 * value
+        elif isinstance(value, tuple) and all(isinstance(v, float) for v in value):
+            given[field.name] = tuple(1.7 * v for v in value)
+    return replace(process, **given) if given else None
+
+
+def needs_laplacian(cls: type[LinearProcess]) -> bool:
+    """Whether a process asks its basis for more than the identity has."""
+    basis = IdentityBasis(Grid(4))
+    now = torch.zeros((), dtype=torch.float64)
+    try:
+        process = cls(basis)
+        process.drift_symbol(now)
+        process.noise_spectrum(now)
+    except ValueError as error:
+        if "needs SpectralBasis" not in str(error):
+            raise
+        return True
+    return False
+
+
+def process_cases(cls: type[LinearProcess], bases: list[Basis] | None = None) -> Iterator[ProcessCase]:
+    """A process on every basis that it works on: default and other settings, fitted and linear clocks."""
+    if bases is None:
+        bases = [SpectralBasis(grid) for grid in GRIDS]
+        if not needs_laplacian(cls):
+            bases += [IdentityBasis(GRIDS[0]), IdentityBasis(GRIDS[8])]
+    for number, basis in enumerate(bases):
+        yield from instance_cases(cls(basis), with_linear_clock=number % 3 == 0)
+
+
+def instance_cases(process: LinearProcess, with_linear_clock: bool = True) -> Iterator[ProcessCase]:
+    """One process with its own settings and clock, with other settings, and along a linear clock."""
+    chosen = "its own clock" if process.clock is not None else "fitted clock"
+    reference = smooth_reference(process.basis)
+    fitted = fit_clock(process, reference)
+    yield ProcessCase(fitted, f"defaults, {chosen}")
+    if with_linear_clock:
+        yield ProcessCase(fitted.with_clock(LinearClock(fitted.running_clock.end)), "defaults, linear clock")
+    other = _other_settings(process)
+    if other is not None:
+        yield ProcessCase(fit_clock(other, reference), f"other settings, {chosen}")
+
+
+@dataclass(frozen=True)
+class SolverCase:
+    """A step rule, and a process of one character to run it on.
+
+    Attributes:
+        solver: With its default settings.
+        process: With a clock.
+        character: "decaying", "rotating", "mixed" or "nearly still": what the drift symbol does.
+    """
+
+    solver: Solver
+    process: LinearProcess
+    character: str
+
+    @cached_property
+    def reference(self) -> GaussianField:
+        """The law around which the solver works."""
+        return smooth_reference(self.process.basis)
+
+    @cached_property
+    def path(self) -> ReferencePath:
+        """The reference carried through the process."""
+        return ReferencePath(self.process, self.reference, 0.05)
+
+    @cached_property
+    def another_law(self) -> GaussianField:
+        """Gaussian data whose spectrum is up to a factor 3 off the reference, and whose mean differs."""
+        tilt = 3.0 ** torch.cos(torch.arange(self.reference.spectrum.numel(), dtype=torch.float64))
+        spectrum = self.reference.spectrum * tilt.reshape(self.reference.spectrum.shape)
+        basis = self.process.basis
+        return GaussianField(basis, 0.3 - self.reference.mean, basis.symmetrise(spectrum))
+
+    def __str__(self) -> str:
+        return f"{type(self.solver).__name__} on {self.character} symbols"
+
+
+def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
+    """A step rule on symbols that decay, rotate, do both, or are nearly zero."""
+    known = processes.classes()
+    line, plane = SpectralBasis(Grid(6)), SpectralBasis(Grid((3, 4), (1.0, 1.0), ("periodic", "periodic")))
+    wall = SpectralBasis(Grid(6, 1.0, "neumann"))
+    market = {
+        "decaying": known["Matern"](wall, correlation_length=0.5),
+        "rotating": known["AdvectionDiffusion"](line, diffusivity=1e-4, noise_level=0.5, velocity=0.5),
+        "mixed": known["AdvectionDiffusion"](plane, diffusivity=0.02, noise_level=0.5, velocity=(0.3, -0.2)),
+        "nearly still": known["Heat"](wall, diffusivity=1e-6, noise_level=1.0),
+    }
+    for character, process in market.items():
+        yield SolverCase(cls(), fit_clock(process, smooth_reference(process.basis), 0.1), character)
+
+
+def as_time(t: float) -> Tensor:
+    """A time as the float64 tensor that the toolkit passes around."""
+    return torch.tensor(t, dtype=torch.float64)

@@ -1,0 +1,301 @@
+"""Laws of a process: the solution is that of the equation, on symbols and on fields, and the ends are what they must be.
+
+The equation (drift symbol, noise spectrum) is what the author means; gain and variance are held to it by quadrature,
+by an ODE solver and by simulating the stochastic equation on fields.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from physdiff import quadrature
+from physdiff.clock_fit import fit_clock
+from physdiff.gaussian import GaussianField
+from physdiff.laws.cases import ProcessCase, as_time
+from physdiff.laws.law import Measurement, law
+from physdiff.path import ReferencePath
+from physdiff.process import LinearProcess
+
+TIMES = (0.02, 0.3, 0.7, 1.0)
+# Mismatch of the terminal law, nats per degree of freedom, above which a user should know; the fitted clock has 0.01.
+WARN_MISMATCH = 0.02
+
+
+def _spectral(case: ProcessCase) -> bool:
+    return hasattr(case.process.basis, "wavenumber")
+
+
+def _small(case: ProcessCase) -> bool:
+    return case.process.basis.grid.size <= 40
+
+
+def _relative(a: Tensor, b: Tensor) -> float:
+    """Largest |a − b| relative to |b|, where b may vanish if a does."""
+    difference = (a - b).abs()
+    return float(torch.where(difference == 0, 0.0, difference / b.abs()).max())
+
+
+def _spans(process: LinearProcess) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (time, since), from 0 and from later on."""
+    early, _, late, end = (process.physical_time(as_time(t)) for t in TIMES)
+    yield end, as_time(0.0)
+    yield late, early
+
+
+@law("process")
+def solution_solves_the_equation(case: ProcessCase) -> Iterator[Measurement]:
+    """Gain and variance are the integrals of the drift symbol and the noise spectrum, by quadrature."""
+    p, gain, variance = case.process, 0.0, 0.0
+    for time, since in _spans(p):
+        integral = quadrature.log_gain(p.drift_symbol, time, since)
+        gain = max(gain, float(((p.log_gain(time, since) - integral).abs() / (1 + integral.abs())).max()))
+        received = quadrature.variance(p.drift_symbol, p.noise_spectrum, time, since)
+        variance = max(variance, _relative(p.variance(time, since), received))
+    yield Measurement("error of log m", gain, 1e-10)
+    yield Measurement("relative error of S", variance, 1e-9)
+
+
+@law("process")
+def ode_solver_agrees(case: ProcessCase) -> Iterator[Measurement]:
+    """Integrating dlog m/dτ = A and dS/dτ = 2 Re A S + n by LSODA gives gain and variance."""
+    p, shape = case.process, case.process.basis.grid.shape
+    chosen = np.unique(np.linspace(0, p.basis.grid.size - 1, 5).astype(int))
+
+    def symbol(values: Tensor) -> np.ndarray:
+        return values.expand(torch.broadcast_shapes(values.shape, shape)).reshape(-1).numpy()[chosen]
+
+    def slope(time: float, state: np.ndarray) -> np.ndarray:
+        now = as_time(time)
+        drift = symbol(p.drift_symbol(now))
+        received = 2 * np.real(drift) * state[2 * len(chosen) :] + symbol(p.noise_spectrum(now))
+        return np.concatenate([np.real(drift), np.imag(drift), received])
+
+    since = p.physical_time(as_time(0.3))
+    fastest = float(p.drift_symbol(since).abs().max())
+    time = torch.minimum(p.physical_time(as_time(1.0)), since + 30 / max(fastest, 1e-300))
+    span = (float(since), float(time))
+    scale = float(symbol(p.noise_spectrum(since)).max()) * (span[1] - span[0])
+    start = np.zeros(3 * len(chosen))
+    tolerance = np.repeat([1e-10, 1e-10, 1e-12 * scale], len(chosen))
+    end = solve_ivp(slope, span, start, method="LSODA", rtol=1e-9, atol=tolerance).y[:, -1]
+    real, imaginary, received = np.split(end, 3)
+    expected = symbol(p.log_gain(time, since))
+    errors = np.abs(real + 1j * imaginary - expected) / (1 + np.abs(expected))
+    yield Measurement("error of log m", float(errors.max()), 1e-6)
+    yield Measurement("relative error of S", float(np.abs(received / symbol(p.variance(time, since)) - 1).max()), 1e-6)
+
+
+@law("process")
+def steps_compose(case: ProcessCase) -> Iterator[Measurement]:
+    """Two transitions in a row are the one transition, for symbols and for fields."""
+    p, basis = case.process, case.process.basis
+    x = torch.randn((2, 1, *basis.grid.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for s, t in ((0.3, 1.0), (0.1, 0.6), (0.6, 0.7)):
+        first, later, whole = p.kernel(as_time(s)), p.kernel(as_time(t), as_time(s)), p.kernel(as_time(t))
+        both = first.then(later)
+        yield Measurement("relative error of m", _relative(both.gain, whole.gain), 1e-10)
+        yield Measurement("relative error of S", _relative(both.variance, whole.variance), 1e-10)
+        moved = basis.apply(later.gain, basis.apply(first.gain, x)) - basis.apply(whole.gain, x)
+        yield Measurement("difference of the moved fields", float(moved.abs().max()), 1e-12)
+
+
+@law("process")
+def starts_clean(case: ProcessCase) -> Iterator[Measurement]:
+    """At t = 0 the gain is 1 and there is no noise."""
+    kernel = case.process.kernel(as_time(0.0))
+    yield Measurement("|m − 1|", float((kernel.gain - 1).abs().max()), 0.0)
+    yield Measurement("S", float(kernel.variance.abs().max()), 0.0)
+
+
+@law("process")
+def moments_stay_finite(case: ProcessCase) -> Iterator[Measurement]:
+    """Gain and variance are finite, and the variance not negative, from t = 1e-300 to 1 and beyond."""
+    broken, negative = 0, 0.0
+    for t in (1e-300, 1e-30, 1e-9, *TIMES, 3.0):
+        for since in (None, as_time(t / 2)):
+            kernel = case.process.kernel(as_time(t), since)
+            finite = torch.isfinite(kernel.gain.abs()).all() & torch.isfinite(kernel.variance).all()
+            broken += not bool(finite)
+            negative = max(negative, -float(kernel.variance.min()))
+    yield Measurement("times with a moment that is not finite", broken, 0)
+    yield Measurement("−S", negative, 0.0)
+    noise = case.process.noise_spectrum(case.process.physical_time(as_time(0.5)))
+    yield Measurement("−n", max(0.0, -float(noise.min())), 0.0)
+
+
+@law("process")
+def coefficients_survive_twelve_decades(case: ProcessCase) -> Iterator[Measurement]:
+    """All coefficients of denoiser, solvers and likelihood are finite for data over 12 decades, dead modes too."""
+    basis, generator = case.process.basis, torch.Generator().manual_seed(1)
+    decades = basis.symmetrise(torch.rand((1, *basis.grid.shape), generator=generator, dtype=torch.float64))
+    share = (decades - decades.min()) / (decades.max() - decades.min() + 1e-300)
+    spectrum = torch.where((share > 0.4) & (share < 0.5), 0.0, 10 ** (-12 * share))
+    reference = GaussianField(basis, torch.ones_like(spectrum), spectrum)
+    path = ReferencePath(fit_clock(replace(case.process, clock=None), reference), reference)
+    points = [path.at(t) for t in (path.t_min, *np.linspace(path.t_min, 1.0, 6)[1:])]
+    broken, dead = 0, 0.0
+    for point in points:
+        values = [
+            point.wiener_gain, point.posterior_variance, point.pull_rate, point.angle, point.mean,
+            point.push(path.at(0.0)), point.push(points[0]), point.whiten(torch.ones_like(spectrum)),
+        ]  # fmt: skip
+        broken += sum(int((~torch.isfinite(v)).sum()) for v in values)
+        outside = [torch.where(reference.support, 0.0, values[i]).abs().max() for i in (0, 1, 2, 3, 5, 6, 7)]
+        dead = max(dead, float(torch.stack(outside).max()))
+    yield Measurement("coefficients that are not finite", broken, 0)
+    yield Measurement("weight of a dead mode", dead, 0.0)
+
+
+@law("process")
+def real_fields_stay_real(case: ProcessCase) -> Iterator[Measurement]:
+    """The symbol at −k is the conjugate of that at k, and the noise is the same at both."""
+    p, basis = case.process, case.process.basis
+    for t in TIMES:
+        time = p.physical_time(as_time(t))
+        drift = p.drift_symbol(time).expand(basis.grid.shape)
+        noise = p.noise_spectrum(time).expand(basis.grid.shape)
+        imaginary = drift.imag if drift.is_complex() else torch.zeros_like(drift)
+        scale = max(float(drift.abs().max()), 1e-300)
+        odd = (basis.reflect(imaginary) + imaginary).abs().max() / scale
+        even = (basis.reflect(drift.real) - drift.real).abs().max() / scale
+        yield Measurement("|A(−k) − Ā(k)|/|A|", float(odd + even), 1e-14)
+        yield Measurement("|n(−k)/n(k) − 1|", _relative(basis.reflect(noise), noise), 1e-12)
+
+
+@law("process")
+def batched_times_agree(case: ProcessCase) -> Iterator[Measurement]:
+    """A batch of times gives each of them its own kernel."""
+    shape = case.process.basis.grid.shape
+    t, s = torch.tensor(TIMES, dtype=torch.float64), torch.tensor(TIMES, dtype=torch.float64) / 3
+    together = case.process.kernel(t, s)
+    for i in range(len(TIMES)):
+        alone = case.process.kernel(t[i], s[i])
+        for what, batch, single in (
+            ("m", together.gain, alone.gain),
+            ("S", together.variance, alone.variance),
+        ):
+            mine = batch.expand(len(TIMES), 1, *shape)[i]
+            yield Measurement(f"relative error of {what}", _relative(mine, single.expand(mine.shape)), 1e-12)
+
+
+@law("process")
+def perturb_draws_from_the_kernel(case: ProcessCase) -> Iterator[Measurement]:
+    """Fields noised by `perturb` and by the kernel have its gain and its variance, and the noise is the one returned."""
+    p, basis, n = case.process, case.process.basis, 1000
+    shape = (n, 1, *basis.grid.shape)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for t in (0.3, 1.0):
+        kernel = p.kernel(as_time(t))
+        draws = {
+            "perturb": lambda x, t=t: p.perturb(x, as_time(t), torch.Generator().manual_seed(3))[0],
+            "kernel.sample": lambda x, k=kernel: k.sample(x, torch.Generator().manual_seed(3)),
+        }
+        for name, draw in draws.items():
+            noise = draw(torch.zeros_like(x))
+            moved = basis.forward(draw(x) - noise) - basis.apply(kernel.gain, basis.forward(x))
+            yield Measurement(f"error of the gain in {name}", float(moved.abs().max()), 1e-10)
+            ratio = basis.forward(noise).var(0) / kernel.variance - 1
+            # 5 standard errors: below 1e-4 family-wise over the modes of one case.
+            yield Measurement(
+                f"largest |z| of {n} variances in {name}", float(ratio.abs().max()) * math.sqrt(n / 2), 5.0
+            )
+        y, unit = p.perturb(torch.zeros_like(x), as_time(t), torch.Generator().manual_seed(3))
+        implied = basis.forward(y).square() - kernel.variance * basis.forward(unit).square()
+        yield Measurement("|y² − Sε²|/S", float((implied / kernel.variance).abs().max()), 1e-9)
+
+
+@law("process", _small)
+def simulation_has_the_moments(case: ProcessCase) -> Iterator[Measurement]:
+    """The stochastic equation, simulated on fields, has the mean and the variance of the kernel."""
+    p, basis, n, steps = case.process, case.process.basis, 500, 32
+    time = p.physical_time(as_time(1.0))
+    while float(p.drift_symbol(time).abs().max()) * float(time) > 3:
+        time = 0.8 * time
+    gain, variance = p.log_gain(time, as_time(0.0)).exp(), p.variance(time, as_time(0.0)).expand(basis.grid.shape)
+    generator = torch.Generator().manual_seed(4)
+    start = torch.randn(basis.grid.shape, generator=generator, dtype=torch.float64) * 10 * variance.max().sqrt()
+    x, h = start.expand(n, 1, *basis.grid.shape), time / steps
+
+    def drift(x: Tensor, now: Tensor) -> Tensor:
+        return basis.inverse(basis.apply(p.drift_symbol(now), basis.forward(x)))
+
+    # Heun's rule for additive noise, weak order 2. Its error is (|A|h)²/6 · |A|τ < 0.5 % of m in the fastest mode,
+    # 0.2 standard errors of the mean at the most.
+    for step in range(steps):
+        now, white = step * h, torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        # n at mid-step: the mean over the step to second order
+        kick = basis.inverse((p.noise_spectrum(now + h / 2) * h).sqrt() * basis.forward(white))
+        first = drift(x, now)
+        x = x + 0.5 * h * (first + drift(x + h * first + kick, now + h)) + kick
+    y = basis.forward(x)
+    mean = (y.mean((0, 1)) - basis.apply(gain, basis.forward(start))) / (variance / n).sqrt()
+    spread = (y.var((0, 1)) / variance - 1) / math.sqrt(2 / (n - 1))
+    # Variances of 500 samples are chi-square, skewed: 5.5 standard errors is 1e-4 family-wise at 40 modes, each side.
+    yield Measurement(f"largest |z| of the mean of {n} fields", float(mean.abs().max()), 5.5)
+    yield Measurement(f"largest |z| of the variance of {n} fields", float(spread.abs().max()), 5.5)
+
+
+@law("process", _spectral)
+def refinement_is_as_declared(case: ProcessCase) -> Iterator[Measurement]:
+    """On a refined grid the resolved waves keep gain and variance in physical units, exactly if `refines` says so."""
+    coarse = case.process
+    fine = coarse.on(coarse.basis.grid.refined(2))
+    time = coarse.physical_time(as_time(0.5))
+    axes = zip(coarse.basis.grid.shape, fine.basis.grid.shape, coarse.basis.grid.boundary, strict=True)
+    here, there = [], []
+    for n, m, boundary in axes:
+        waves = torch.arange(-((n - 1) // 2), (n - 1) // 2 + 1) if boundary == "periodic" else torch.arange(n)
+        here.append(waves % n)
+        there.append(waves % m)
+    low, same = torch.meshgrid(*here, indexing="ij"), torch.meshgrid(*there, indexing="ij")
+    zero = as_time(0.0)
+
+    def moments(process: LinearProcess, index: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        grid = process.basis.grid
+        gain = process.log_gain(time, zero).exp().expand(grid.shape)[index]
+        return gain, grid.cell_volume * process.variance(time, zero).expand(grid.shape)[index]
+
+    (m, v), (m_fine, v_fine) = moments(coarse, tuple(low)), moments(fine, tuple(same))
+    change = max(_relative(m_fine, m), _relative(v_fine, v))
+    if type(coarse).refines:
+        yield Measurement("relative change of the resolved waves", change, 1e-10)
+    else:
+        yield Measurement("refinement declared false; relative change", change, 1e-3, at_least=True)
+
+
+@law("process")
+def terminal_law_is_the_reference(case: ProcessCase) -> Iterator[Measurement]:
+    """At t = 1 the data is forgotten: the bound on KL(p₁ ‖ reference at t = 1) is small."""
+    mismatch = case.path.terminal_mismatch / case.reference.n_support
+    yield Measurement("nats per degree of freedom", mismatch, WARN_MISMATCH, beyond="warn")
+
+
+@law("process")
+def score_is_the_gradient(case: ProcessCase) -> Iterator[Measurement]:
+    """On a mixture, score = ∇ log p_t by autograd, and m E[x₀|x] = x + S·score, ε = −√S·score."""
+    mixture = case.mixture
+    path, basis = mixture.path, case.process.basis
+    generator = torch.Generator().manual_seed(5)
+    clean = mixture.sample_modes(3, generator)
+    for t in (path.t_min, 0.5 * (1 + path.t_min), 1.0):
+        kernel = case.process.kernel(as_time(t))
+        x = basis.inverse(path.at(t).noised(clean, generator)).requires_grad_()
+        (gradient,) = torch.autograd.grad(mixture.log_prob(basis.forward(x), t).sum(), x)
+        score = mixture.score(x.detach(), as_time(t))
+        scale = float(gradient.abs().max())
+        yield Measurement("|score − ∇log p|/|∇log p|", float((score - gradient).abs().max()) / scale, 1e-8)
+        expected = basis.forward(mixture(x.detach(), as_time(t)))
+        y = basis.forward(x.detach())
+        by_tweedie = y + kernel.variance * basis.forward(gradient)
+        moved = basis.apply(kernel.gain, expected)
+        yield Measurement("|m E[x₀|x] − x − S∇log p|", float((moved - by_tweedie).abs().max()), 1e-8)
+        noise = basis.forward(mixture.epsilon(x.detach(), as_time(t)))
+        missed = noise * kernel.variance.sqrt() + kernel.variance * basis.forward(gradient)
+        yield Measurement("|√S ε + S∇log p|", float(missed.abs().max()), 1e-8)

@@ -1,0 +1,197 @@
+"""Laws of a step rule: exact where it says so, convergent at the order it declares, and no more evaluations than that.
+
+Gaussian data is carried as mean and covariance through the exact affine map of each step, so nothing here is sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from physdiff.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from physdiff.laws.cases import ProcessCase, SolverCase, as_time, bimodal
+from physdiff.laws.law import Measurement, law
+from physdiff.laws.stepping import affine_step, carried, dense_symbol
+from physdiff.path import ReferencePath
+from physdiff.randomness import SampleNoise
+from physdiff.solvers import Ancestral, LogSpaced, ReverseDynamics, Uniform
+
+SLOPE_TOLERANCE = 0.15
+
+
+def _exact(case: SolverCase) -> bool:
+    return case.solver.exact_on_gaussian
+
+
+def _deterministic(case: SolverCase) -> bool:
+    return not case.solver.stochastic
+
+
+def _stochastic(case: SolverCase) -> bool:
+    return case.solver.stochastic
+
+
+def _start(path: ReferencePath) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the modes at t = 1."""
+    end = path.at(1.0)
+    return end.mean.flatten(), torch.diag(end.variance.flatten())
+
+
+@law("solver", _exact)
+def gaussian_law_is_exact(case: SolverCase) -> Iterator[Measurement]:
+    """Samples of Gaussian data have its mean and covariance in 1, 2 and 5 steps."""
+    path, reference = case.path, case.reference
+    dynamics = ReverseDynamics(GaussianDenoiser(path))
+    root = reference.spectrum.flatten().sqrt()
+    for steps, grid in ((1, LogSpaced()), (2, LogSpaced()), (5, LogSpaced()), (5, Uniform())):
+        mean, covariance = carried(case.solver, dynamics, grid.times(path, steps), *_start(path))
+        whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
+        yield Measurement("covariance, whitened, minus 1", float(whitened.abs().max()), 1e-9)
+        missed = (mean - reference.mean.flatten()).abs() / root
+        yield Measurement("standardised error of the mean", float(missed.max()), 1e-9)
+
+
+@law("solver", lambda case: _exact(case) and _deterministic(case))
+def one_step_is_the_field(case: SolverCase) -> Iterator[Measurement]:
+    """One step from t = 1 to 0 maps whitened z to μ + √c z."""
+    path, shape = case.path, tuple(case.reference.spectrum.shape)
+    z = torch.randn((3, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = path.at(1.0).unwhiten(z)
+    noise = SampleNoise([0, 1, 2], "solver")
+    end = case.solver.step(ReverseDynamics(GaussianDenoiser(path)), y, as_time(1.0), as_time(0.0), noise)
+    wanted = case.reference.mean + case.reference.spectrum.sqrt() * z
+    yield Measurement("|y₀ − μ − √c z|", float((end - wanted).abs().max()), 1e-10)
+
+
+@law("solver")
+def evaluations_are_as_declared(case: SolverCase) -> Iterator[Measurement]:
+    """A step calls the denoiser as often as declared, and the step to the clean field not more often."""
+    shape = tuple(case.reference.spectrum.shape)
+    y, noise = torch.zeros(1, *shape, dtype=torch.float64), SampleNoise([0], "solver")
+    for s, limit in ((0.4, case.solver.evaluations), (0.0, case.solver.evaluations)):
+        dynamics = ReverseDynamics(GaussianDenoiser(case.path))
+        case.solver.step(dynamics, y, as_time(0.5), as_time(s), noise)
+        spare = abs(dynamics.evaluations - limit) if s else max(0, dynamics.evaluations - limit)
+        yield Measurement("evaluations off the declared number", spare, 0)
+
+
+@law("solver")
+def noise_is_as_declared(case: SolverCase) -> Iterator[Measurement]:
+    """A step draws noise if, and only if, the rule says that it is stochastic."""
+    step = affine_step(case.solver, ReverseDynamics(GaussianDenoiser(case.path)), as_time(0.5), as_time(0.4))
+    drawn = float(step.spread.abs().sum())
+    yield Measurement("noise drawn", drawn, 1e-12 if case.solver.stochastic else 0.0, at_least=case.solver.stochastic)
+
+
+def _slope(errors: dict[int, float]) -> float:
+    """Order from the two finest step numbers."""
+    (n, coarse), (m, fine) = sorted(errors.items())[-2:]
+    return float(np.log(coarse / fine) / np.log(m / n))
+
+
+@law("solver", _deterministic)
+def order_on_a_mixture(case: SolverCase) -> Iterator[Measurement]:
+    """On non-Gaussian data the error against a fine solution of the probability flow falls at the declared order."""
+    mixture = bimodal(case.process, case.reference, case.path.t_min)
+    shape = tuple(case.reference.spectrum.shape)
+    z = torch.randn((4, *shape), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    start = mixture.path.at(1.0).unwhiten(z)
+    wanted = _fine_flow(mixture, start)
+    yield from _order(case, mixture, start, wanted)
+
+
+@law("solver", _deterministic)
+def order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
+    """On Gaussian data that is not the reference's, states converge to the exact flow at the declared order."""
+    denoiser = GaussianDenoiser(case.path, case.another_law)
+    true_path = ReferencePath(case.process, case.another_law, case.path.t_min)
+    shape = tuple(case.reference.spectrum.shape)
+    z = torch.randn((4, *shape), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    start, wanted = (true_path.at(t).unwhiten(z) for t in (1.0, case.path.t_min))
+    yield from _order(case, denoiser, start, wanted)
+
+
+def _order(
+    case: SolverCase, denoiser: MixtureDenoiser | GaussianDenoiser, start: Tensor, wanted: Tensor
+) -> Iterator[Measurement]:
+    path, errors = denoiser.path, {}
+    noise = SampleNoise(range(len(start)), "solver")
+    dynamics = ReverseDynamics(denoiser)
+    for steps in (64, 128):
+        times, y = LogSpaced().between(path, steps), start
+        for t, s in zip(times[:-1], times[1:], strict=True):
+            y = case.solver.step(dynamics, y, t, s, noise)
+        errors[steps] = float(
+            (path.at(path.t_min).whiten(y) - path.at(path.t_min).whiten(wanted)).square().mean().sqrt()
+        )
+    slope = _slope(errors)
+    yield Measurement(
+        f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
+    )
+    yield Measurement("error in 128 steps, in standard deviations", errors[128], 0.02)
+
+
+def _fine_flow(denoiser: MixtureDenoiser, start: Tensor) -> Tensor:
+    """States at t_min by DOP853 on dx/dτ = A x − ½ n·score, with nothing of the solvers or of the whitening in it."""
+    path, shape = denoiser.path, start.shape
+    process, basis = path.process, path.basis
+
+    def slope(log_time: float, state: np.ndarray) -> np.ndarray:
+        time = as_time(log_time).exp()
+        x = basis.inverse(torch.from_numpy(state).reshape(shape))
+        score = denoiser.score(x, path.clock.inverse(time))
+        y = basis.apply(process.drift_symbol(time), basis.forward(x))
+        rate = y - 0.5 * process.noise_spectrum(time) * basis.forward(score)
+        return (time * rate).flatten().numpy()
+
+    span = tuple(float(path.clock.time(as_time(t)).log()) for t in (1.0, path.t_min))
+    solution = solve_ivp(slope, span, start.flatten().numpy(), method="DOP853", rtol=1e-8, atol=1e-10)
+    return torch.from_numpy(solution.y[:, -1]).reshape(shape)
+
+
+@law("solver", _stochastic)
+def weak_order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
+    """On Gaussian data that is not the reference's, the covariance converges at the declared order."""
+    dynamics = ReverseDynamics(GaussianDenoiser(case.path, case.another_law))
+    true_path = ReferencePath(case.process, case.another_law, case.path.t_min)
+    goal = true_path.at(case.path.t_min)
+    root, errors = goal.variance.flatten().sqrt(), {}
+    for steps in (64, 128):
+        times = LogSpaced().between(case.path, steps)
+        _, covariance = carried(case.solver, dynamics, times, *_start(true_path))
+        whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
+        errors[steps] = float(whitened.square().mean().sqrt())
+    slope = _slope(errors)
+    yield Measurement(
+        f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
+    )
+
+
+@law("process")
+def posterior_is_bayes(case: ProcessCase) -> Iterator[Measurement]:
+    """With x₀ known, an ancestral step is the Gaussian posterior of x_s given x_t: joint covariance, law and mean."""
+    basis = case.process.basis
+    x0 = torch.randn((1, 1, *basis.grid.shape), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    dynamics = ReverseDynamics(EmpiricalDenoiser(case.path, x0))
+    y0 = basis.forward(x0).flatten()
+    for s, t in ((0.4, 1.0), (0.5, 0.6)):
+        step = affine_step(Ancestral(uncertainty=0.0), dynamics, as_time(t), as_time(s))
+        early, late = case.process.kernel(as_time(s)), case.process.kernel(as_time(t))
+        size = len(y0)
+        s_early, s_late = (torch.diag(k.variance.expand(basis.grid.shape).flatten()) for k in (early, late))
+        m_early, m_late = (dense_symbol(dynamics, k.gain) for k in (early, late))
+        between = dense_symbol(dynamics, case.process.kernel(as_time(t), as_time(s)).gain)
+        mean, covariance = step.carry(m_late @ y0, s_late)
+        root = s_early.diagonal().sqrt()
+        scale = root * root.unsqueeze(1)
+        yield Measurement("whitened error of Cov x_s", float(((covariance - s_early) / scale).abs().max()), 1e-9)
+        yield Measurement("standardised error of E x_s", float(((mean - m_early @ y0) / root).abs().max()), 1e-7)
+        joint = step.matrix @ s_late - s_early @ between.T
+        yield Measurement(
+            "error of Cov(x_s, x_t)", float((joint / s_late.diagonal().sqrt() / root[:, None]).abs().max()), 1e-9
+        )
+        assert step.matrix.shape == (size, size)
