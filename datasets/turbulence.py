@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .navier_stokes import NavierStokes, coarsen, wavenumbers
 from physdiff.atomic import replacing_folder
 from physdiff.data.fields import SPLITS
 from physdiff.data.formats.the_well_writer import write_stats, write_the_well
 from physdiff.grid import Grid
+
+from .navier_stokes import NavierStokes, coarsen, wavenumbers
 
 NAME = "turbulence"
 SUMMARY = "decaying 2-D turbulence: vorticity with coherent vortices, periodic, 640 runs on 32 x 32 cells"

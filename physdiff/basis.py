@@ -168,8 +168,12 @@ class SpectralBasis(Basis):
             k = k + math.pi / length if boundary == "dirichlet" else k
         return k.reshape(-1, *[1] * (self.grid.ndim - 1 - axis))
 
-    @cached_property
+    @property
     def laplacian(self) -> Tensor:
+        return self._laplacian
+
+    @cached_property
+    def _laplacian(self) -> Tensor:
         total = torch.zeros(self.grid.shape, dtype=torch.float64)
         for axis in range(self.grid.ndim):
             total = total + self.wavenumber(axis) ** 2

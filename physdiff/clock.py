@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class Clock(ABC):
     """An increasing map τ(t) with τ(0) = 0."""
 

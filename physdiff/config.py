@@ -40,9 +40,11 @@ class DenoiserSettings:
 
     Attributes:
         mode_scaling: γ ∈ [0, 1], the part of the network's scale that is taken per mode; see `physdiff.Denoiser`.
+        whitened_input: Whether the network sees a whitened copy of its input as well.
     """
 
     mode_scaling: float = 0.5
+    whitened_input: bool = True
 
 
 @dataclass(frozen=True)

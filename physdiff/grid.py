@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -50,7 +49,7 @@ class Grid:
         units: Sequence[str] | str = "",
         origin: Sequence[float] | float = 0.0,
     ) -> None:
-        shape = (int(shape),) if isinstance(shape, Integral) else tuple(int(n) for n in shape)
+        shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
         if not shape or min(shape) < 1:
             raise ValueError(f"a grid needs at least one cell along every axis; got shape {shape}.")
         d = len(shape)
@@ -121,7 +120,7 @@ class Grid:
 
     def matches(self, other: Grid) -> bool:
         """Whether both are the same grid; lengths may differ by the rounding of a file's coordinates (1 in 10⁶)."""
-        same = (self.shape, self.boundary, self.dims, self.units) == (other.shape, other.boundary, other.dims, other.units)
+        same = all(getattr(self, name) == getattr(other, name) for name in ("shape", "boundary", "dims", "units"))
         lengths = zip((*self.extent, *self.origin), (*other.extent, *other.origin), strict=False)
         scale = max(self.extent)
         return same and all(abs(a - b) <= 1e-6 * scale for a, b in lengths)

@@ -82,8 +82,8 @@ class FieldModel:
     def untrained(self) -> FieldModel:
         """The same model with the network as it was before training: the Gaussian reference field."""
         path = self.denoiser.path
-        network = build_network(self.grid, len(self.names), self.network)
-        denoiser = Denoiser(network, path, self.denoiser.mode_scaling)
+        network = build_network(self.grid, len(self.names), self.network, self.denoiser.whitened_input)
+        denoiser = Denoiser(network, path, self.denoiser.mode_scaling, self.denoiser.whitened_input)
         return FieldModel(denoiser, self.normaliser, self.names, self.units, self.network, self.noise_level)
 
     def sample(
@@ -213,6 +213,7 @@ class FieldModel:
             "t_min": path.t_min,
             "noise_level": self.noise_level,
             "mode_scaling": self.denoiser.mode_scaling,
+            "whitened_input": self.denoiser.whitened_input,
             "network": asdict(self.network),
             "card": self.card,
         }
@@ -252,23 +253,24 @@ class FieldModel:
         network_settings = NetworkSettings(
             **{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])}
         )
-        network = build_network(grid, len(meta["names"]), network_settings)
+        network = build_network(grid, len(meta["names"]), network_settings, meta["whitened_input"])
         try:
             network.load_state_dict(_read_tensors(folder / "weights.safetensors"))
         except RuntimeError as error:
             raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
-        denoiser = Denoiser(network, ReferencePath(process, reference, meta["t_min"]), meta["mode_scaling"])
+        path = ReferencePath(process, reference, meta["t_min"])
+        denoiser = Denoiser(network, path, meta["mode_scaling"], meta["whitened_input"])
         return cls(
             denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
             network_settings, meta["noise_level"], meta["card"],
         )  # fmt: skip
 
 
-def build_network(grid: Grid, channels: int, settings: NetworkSettings) -> UNet:
-    """The U-Net that settings describe; its output is zero."""
+def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened_input: bool) -> UNet:
+    """The U-Net that settings describe, with room for a whitened copy of its input; its output is zero."""
     return UNet(
         grid, channels, width=settings.width, multipliers=settings.multipliers, blocks=settings.blocks,
-        dropout=settings.dropout, seed=settings.seed,
+        dropout=settings.dropout, condition_channels=channels if whitened_input else 0, seed=settings.seed,
     )  # fmt: skip
 
 

@@ -7,10 +7,11 @@ variance, c_in² = 1/mean V, in the frame that moves with the process, and adds 
 κ² = mean cS/V of what the Wiener filter leaves unknown. Its last layer starts at zero: untrained, the model *is* the
 Gaussian random field.
 
-The skip is per mode, the network's scale is one number per channel (`mode_scaling` = 0): whitening the network mode by
-mode makes it spend itself on tiny modes. `mode_scaling` γ between 0 and 1 takes part of the scale per mode,
-κ_k = κ (√(cS/V)_k/κ)^γ, so that the network's noise stays out of modes that are far weaker than κ
-(`experiments/mode_scaling` has the measurements).
+The skip is per mode. `mode_scaling` γ says how much of the network's scale is: κ_k = κ (√(cS/V)_k/κ)^γ. At 0 it is
+one number per channel, at 1 the network's noise stays out of modes that are far weaker than κ; replacing the input by
+its whitened version would hide from the network what is large and what is small. `whitened_input` therefore *adds* a
+whitened copy, in which structure far below the largest scales is as visible as they are (`experiments/denoiser` has
+the measurements).
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ class Denoiser(PosteriorMean):
             (batch,) to fields of the same shape. Its output should start at zero.
         path: Process and reference.
         mode_scaling: γ ∈ [0, 1].
+        whitened_input: Whether the network is given the whitened field too, as the first channels of its condition.
     """
 
-    def __init__(self, network: nn.Module, path: ReferencePath, mode_scaling: float = 0.0) -> None:
+    def __init__(
+        self, network: nn.Module, path: ReferencePath, mode_scaling: float = 0.0, whitened_input: bool = False
+    ) -> None:
         super().__init__(path)
         if not 0 <= mode_scaling <= 1:
             raise ValueError(f"mode_scaling must lie in [0, 1]; got {mode_scaling}.")
         self.network = network
         self.mode_scaling = mode_scaling
+        self.whitened_input = whitened_input
 
     def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         point = self.path.at(t)
@@ -52,6 +57,9 @@ class Denoiser(PosteriorMean):
         dtype = modes.dtype if parameter is None else parameter.dtype
         input_scale = _channel_mean(point.variance, self.path.reference.support).rsqrt()
         field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
+        if self.whitened_input:
+            white = basis.inverse(point.whiten(modes)).to(dtype)
+            condition = white if condition is None else torch.cat([white, condition.to(dtype)], 1)
         times = torch.as_tensor(t, dtype=dtype, device=modes.device).expand(modes.shape[0])
         return basis.forward(self.network(field, times, condition).to(modes.dtype))
 

@@ -144,7 +144,7 @@ def denoising_levels(model: FieldModel, fields: Tensor, seed: int) -> list[Denoi
                 wiener_error=float(wiener.mean()),
                 difference=float(difference.mean()),
                 standard_error=float(difference.std() / math.sqrt(len(fields))),
-            )  # fmt: skip
+            )
         )
     return levels
 

@@ -123,7 +123,7 @@ def laplacian_is_diagonal(case: BasisCase) -> Iterator[Measurement]:
 
 @law("basis", _spectral)
 def finite_differences_are_diagonal(case: BasisCase) -> Iterator[Measurement]:
-    """The second-difference Laplacian under the same walls has the same eigenvectors, and eigenvalues 4 sin²(kh/2)/h²."""
+    """Second differences under the same walls have the same eigenvectors, with eigenvalues 4 sin²(kh/2)/h²."""
     grid = case.basis.grid
     total = np.zeros((grid.size, grid.size))
     expected = torch.zeros(grid.shape, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The market of cases that every law runs over: small grids of all kinds, and processes and solvers on them.
 
 Cases come from the registries, so that a new physics or step rule is covered by being registered. Settings that are
-not the default come from the class itself: every number among its fields is multiplied.
+not the default come from the class itself: every float among its fields is multiplied.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ProcessCase:
     @cached_property
     def mixture(self) -> MixtureDenoiser:
         """Non-Gaussian data with modes correlated, around its own moments."""
-        return bimodal(self.process, self.reference)
+        return bimodal(self.process, self.reference, self.path.t_min)
 
     def __str__(self) -> str:
         return f"{type(self.process).__name__} on {_place(self.process.basis)}, {self.settings}"
@@ -126,17 +126,29 @@ def bimodal(process: LinearProcess, reference: GaussianField, t_min: float | Non
 
 
 def _other_settings(process: LinearProcess) -> LinearProcess | None:
-    """The same class with every numerical setting multiplied by 1.7, or None if it has none."""
+    """The same class with every float setting multiplied, or None if it has none or refuses all multiples."""
+    for factor in (1.7, 0.6):
+        given = _multiplied(process, factor)
+        if not given:
+            return None
+        try:
+            return replace(process, **given)
+        except ValueError:  # beyond the range that this class allows
+            continue
+    return None
+
+
+def _multiplied(process: LinearProcess, factor: float) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for field in fields(process):
         value = getattr(process, field.name)
         if field.name in ("basis", "clock") or isinstance(value, bool):
             continue
         if isinstance(value, float):
-            given[field.name] = 1.7 * value
+            given[field.name] = factor * value
         elif isinstance(value, tuple) and all(isinstance(v, float) for v in value):
-            given[field.name] = tuple(1.7 * v for v in value)
-    return replace(process, **given) if given else None
+            given[field.name] = tuple(factor * v for v in value)
+    return given
 
 
 def needs_laplacian(cls: type[LinearProcess]) -> bool:
@@ -220,7 +232,7 @@ def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
     wall = SpectralBasis(Grid(6, 1.0, "neumann"))
     market = {
         "decaying": known["Matern"](wall, correlation_length=0.5),
-        "rotating": known["AdvectionDiffusion"](line, diffusivity=1e-4, noise_level=0.5, velocity=0.5),
+        "rotating": known["AdvectionDiffusion"](line, diffusivity=1e-4, noise_level=0.5, velocity=0.1),
         "mixed": known["AdvectionDiffusion"](plane, diffusivity=0.02, noise_level=0.5, velocity=(0.3, -0.2)),
         "nearly still": known["Heat"](wall, diffusivity=1e-6, noise_level=1.0),
     }

@@ -135,10 +135,12 @@ class Report:
     Attributes:
         subject: What was examined.
         findings: One for each law and case.
+        refused: Where the implementation declined to work, with its own words.
     """
 
     subject: str
     findings: tuple[Finding, ...]
+    refused: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -157,7 +159,8 @@ class Report:
     def __str__(self) -> str:
         width = max((len(finding.law) for finding in self.findings), default=0)
         lines = [f"{f.level:4}  {f.law:{width}}  {f.detail}  [{f.case}]" for f in self.worst]
+        notes = [f"note  refused {text}" for text in self.refused]
         count = len({f.case for f in self.findings})
         broken = sum(f.level == "fail" for f in self.worst)
         verdict = "every law holds" if self.passed else f"{broken} laws broken" if broken != 1 else "1 law broken"
-        return "\n".join([f"{self.subject}: {verdict}; {count} cases, the worst of each law:", *lines])
+        return "\n".join([f"{self.subject}: {verdict}; {count} cases, the worst of each law:", *lines, *notes])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def carried(
     solver: Solver, dynamics: ReverseDynamics, times: Tensor, mean: Tensor, covariance: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean, shape (size,), and covariance, shape (size, size), of modes after all steps."""
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         mean, covariance = affine_step(solver, dynamics, t, s).carry(mean, covariance)
     return mean, covariance
 

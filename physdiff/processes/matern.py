@@ -29,7 +29,7 @@ class Matern(AutonomousProcess):
         standard_deviation: Of a point of the terminal field in an unbounded domain, field units.
         roughness_rate: p ≥ 0. 0 relaxes all modes alike; 1 is the parabolic equation, fine scales first.
 
-    What to see: structure finer than ℓ is replaced by noise of the same fineness, then coarse structure by coarse noise.
+    What to see: structure finer than ℓ gives way to noise of the same fineness, then coarse structure to coarse noise.
 
     Source: Lindgren, Rue and Lindström (2011), eq. 2; Lim et al. (2023) for diffusion models.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ def sample(
             dynamics = ReverseDynamics(denoiser, part)
             noise = SampleNoise(seeds, "solver")
             y = path.at(1.0).unwhiten(SampleNoise(seeds, "start")(shape).to(device))
-            for t, s in zip(times[:-1], times[1:], strict=True):
+            for t, s in pairwise(times):
                 y = solver.step(dynamics, y, t, s, noise)
                 bar.update()
                 if callback is not None:

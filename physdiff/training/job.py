@@ -76,8 +76,9 @@ def _model_and_tensors(
     physics = fit_clock(process(basis), reference, noise_level)
     onset = torch.tensor(time_of_onset(physics, reference, noise_level), dtype=torch.float64)
     path = ReferencePath(physics, reference, float(physics.running_clock.inverse(onset)))
-    network = build_network(data.grid, len(data.names), settings.network)
-    denoiser = Denoiser(network, path, settings.denoiser.mode_scaling)
+    joined = settings.denoiser
+    network = build_network(data.grid, len(data.names), settings.network, joined.whitened_input)
+    denoiser = Denoiser(network, path, joined.mode_scaling, joined.whitened_input)
     card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
     model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
     return model, fields, valid
@@ -129,6 +130,7 @@ def signature(model: FieldModel) -> str:
         "process": description.of_process(path.process),
         "t_min": path.t_min,
         "mode_scaling": model.denoiser.mode_scaling,
+        "whitened_input": model.denoiser.whitened_input,
         "network": asdict(model.network),
     }
     return json.dumps(parts, sort_keys=True)

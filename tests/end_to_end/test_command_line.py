@@ -198,8 +198,8 @@ def test_run_folder_refuses_another_grid(work: Path) -> None:
 def test_damaged_model_is_refused(work: Path) -> None:
     weights = work / "run" / "model" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    refused(run(work, "sample", "run"), "weights.safetensors", "damaged")
-    assert not (work / "run" / "samples.nc").exists()
+    refused(run(work, "sample", "run", "--out", "none.nc"), "weights.safetensors", "damaged")
+    assert not (work / "none.nc").exists()
 
 
 def test_energy_outside_the_support_is_refused(work: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ class Network(nn.Module):
         generator = torch.Generator().manual_seed(0)
         sizes = [cells + 2, 48, 48, cells]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layer = nn.Linear(a, b, dtype=torch.float64)
             scale = 0.0 if b == cells else a**-0.5
             layer.weight.data = scale * torch.randn(b, a, generator=generator, dtype=torch.float64)
