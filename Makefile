@@ -27,10 +27,10 @@ demo: $(READY) ## Simulate, train, sample, score, report: the whole job in five 
 	$(BIN)/physdiff demo
 
 test: $(READY) ## The tests, in minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 test-all: $(READY) ## All tests, slow ones and planted errors too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'slow or not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m 'slow or not slow'
 
 mutants: $(READY) ## Plant wrong maths, one line at a time; every one must be caught
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.power.mutants

@@ -1,5 +1,6 @@
 """physdiff: physics-informed diffusion for scientific fields, with the Gaussian part of everything exact."""
 
+import physdiff.laws
 import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock

@@ -29,7 +29,7 @@ from torch import Tensor
 from physdiff.grid import Grid
 
 # Below this size a dense matrix product beats the FFT on a CPU (experiments/benchmarks/transforms.py).
-MATRIX_LIMIT = 512
+MATRIX_LIMIT = 192
 
 
 class Basis(ABC):
@@ -63,6 +63,11 @@ class Basis(ABC):
     def derivative(self, axis: int) -> Tensor:
         """Symbol i k of ∂/∂x along a periodic axis, shape (*grid), complex128; zero at Nyquist."""
 
+    @property
+    @abstractmethod
+    def constant_along_periodic(self) -> Tensor:
+        """Modes that do not vary along any periodic axis, shape (*grid), bool."""
+
     @abstractmethod
     def on(self, grid: Grid) -> Basis:
         """The same kind of basis on another grid."""
@@ -83,20 +88,6 @@ class Basis(ABC):
         """Modes that are their own reflection, shape (*grid), bool."""
         index = torch.arange(self.grid.size, dtype=torch.float64).reshape(self.grid.shape)
         return self.reflect(index) == index
-
-    @cached_property
-    def constant_along_periodic(self) -> Tensor:
-        """Modes that do not vary along any periodic axis, shape (*grid), bool."""
-        keep = torch.ones(self.grid.shape, dtype=torch.bool)
-        for axis, boundary in enumerate(self.grid.boundary):
-            if boundary == "periodic":
-                keep = keep & (self.frequency_index(axis) == 0)
-        return keep
-
-    def frequency_index(self, axis: int) -> Tensor:
-        """0, 1, 2, ... along one axis, ready to broadcast."""
-        n = self.grid.shape[axis]
-        return torch.arange(n).reshape(-1, *[1] * (self.grid.ndim - 1 - axis))
 
     def symmetrise(self, power: Tensor) -> Tensor:
         """Mean of a spectrum over each orbit {k, −k}, shape (..., *grid)."""
@@ -179,6 +170,14 @@ class SpectralBasis(Basis):
             total = total + self.wavenumber(axis) ** 2
         return total
 
+    @property
+    def constant_along_periodic(self) -> Tensor:
+        keep = torch.ones(self.grid.shape, dtype=torch.bool)
+        for axis, boundary in enumerate(self.grid.boundary):
+            if boundary == "periodic":
+                keep = keep & (self.wavenumber(axis) == 0)
+        return keep
+
     def derivative(self, axis: int) -> Tensor:
         if self.grid.boundary[axis] != "periodic":
             raise ValueError(
@@ -188,9 +187,7 @@ class SpectralBasis(Basis):
         k = self.wavenumber(axis).clone()
         n = self.grid.shape[axis]
         if n % 2 == 0:
-            k[n // 2] = (
-                0.0  # the sine at Nyquist vanishes on the grid: the derivative of its cosine is invisible
-            )
+            k[n // 2] = 0.0  # the sine at Nyquist vanishes on the grid: the derivative of its cosine is invisible
         return torch.complex(torch.zeros_like(k), k).expand(self.grid.shape)
 
 
@@ -211,14 +208,14 @@ class IdentityBasis(Basis):
 
     @property
     def laplacian(self) -> Tensor:
-        raise ValueError(
-            "the identity basis does not diagonalise the Laplacian; this process needs SpectralBasis."
-        )
+        raise ValueError("the identity basis does not diagonalise the Laplacian; this process needs SpectralBasis.")
+
+    @property
+    def constant_along_periodic(self) -> Tensor:
+        raise ValueError("the identity basis has no waves, so homogeneous data cannot be described in it.")
 
     def derivative(self, axis: int) -> Tensor:
-        raise ValueError(
-            "the identity basis does not diagonalise derivatives; this process needs SpectralBasis."
-        )
+        raise ValueError("the identity basis does not diagonalise derivatives; this process needs SpectralBasis.")
 
 
 _matrices: dict[tuple[int, str, torch.dtype, torch.device], Tensor] = {}

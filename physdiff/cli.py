@@ -50,7 +50,6 @@ class _Parser(ArgumentParser):
             return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
         return " ".join(message.replace("Parser key", "option").split())
 
-
     def _named_in(self, message: str) -> ArgumentParser:
         """The parser of the subcommand that a message is about; this one if it names none."""
         found = re.search(r"Subcommand '(\w+)'", message)
@@ -74,9 +73,7 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
         sub = _Parser(description=(function.__doc__ or "").split("\n\n")[0])
         configured = function is training.train
         if configured:
-            sub.add_argument(
-                "--config", action=ActionConfigFile, help="YAML file; `train CONFIG` is the same"
-            )
+            sub.add_argument("--config", action=ActionConfigFile, help="YAML file; `train CONFIG` is the same")
         sub.add_function_arguments(function, as_positional=not configured)
         group.add_subcommand(name, sub, help=(function.__doc__ or "").split("\n")[0])
         functions[key or name] = function

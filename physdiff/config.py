@@ -43,7 +43,7 @@ class DenoiserSettings:
         whitened_input: Whether the network sees a whitened copy of its input as well.
     """
 
-    mode_scaling: float = 0.5
+    mode_scaling: float = 1.0
     whitened_input: bool = True
 
 

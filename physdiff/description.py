@@ -15,15 +15,11 @@ from physdiff.settings import check_names
 def of_process(process: LinearProcess) -> dict[str, Any]:
     """Class, settings and clock of a process."""
     cls = type(process)
-    name = (
-        cls.__name__ if processes.classes().get(cls.__name__) is cls and _is_ours(cls) else _import_path(cls)
-    )
+    name = cls.__name__ if processes.classes().get(cls.__name__) is cls and _is_ours(cls) else _import_path(cls)
     clock = process.running_clock
     return {
         "class": name,
-        "settings": {
-            f.name: getattr(process, f.name) for f in fields(process) if f.name not in ("basis", "clock")
-        },
+        "settings": {f.name: getattr(process, f.name) for f in fields(process) if f.name not in ("basis", "clock")},
         "clock": {
             "class": type(clock).__name__,
             "settings": {f.name: getattr(clock, f.name) for f in fields(clock)},
@@ -43,9 +39,7 @@ def to_process(values: dict[str, Any], basis: Basis) -> LinearProcess:
     clock_class = getattr(clocks, values["clock"]["class"], None)
     if clock_class is None:
         known = [name for name in vars(clocks) if name.endswith("Clock")]
-        raise ValueError(
-            f"unknown clock '{values['clock']['class']}'. {nearest(values['clock']['class'], known)}"
-        )
+        raise ValueError(f"unknown clock '{values['clock']['class']}'. {nearest(values['clock']['class'], known)}")
     return cls(basis, clock=clock_class(**values["clock"]["settings"]), **settings)
 
 

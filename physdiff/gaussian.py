@@ -78,16 +78,13 @@ class GaussianField:
         if len(fields) < 2:
             raise ValueError(f"a spectrum needs at least 2 fields; got {len(fields)}.")
         modes = basis.forward(fields.to(torch.float64))
-        mean = modes.mean(0)
-        if homogeneous:
-            mean = torch.where(basis.constant_along_periodic, mean, 0.0)
-        spectrum = basis.symmetrise((modes - mean).square().sum(0) / (len(modes) - 1))
+        estimated = basis.constant_along_periodic if homogeneous else torch.ones(basis.grid.shape, dtype=torch.bool)
+        mean = torch.where(estimated, modes.mean(0), 0.0)
+        freedom = torch.where(estimated, len(modes) - 1.0, float(len(modes)))  # a mean that is known costs none
+        spectrum = basis.symmetrise((modes - mean).square().sum(0) / freedom)
         over_grid = tuple(range(1, spectrum.ndim))
         if noise_level is None:
-            rounding = (
-                torch.finfo(fields.dtype).eps
-                * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
-            )
+            rounding = torch.finfo(fields.dtype).eps * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
             floor = rounding.square()
         else:
             floor = torch.full((fields.shape[1],), float(noise_level) ** 2, dtype=torch.float64)
@@ -170,9 +167,7 @@ class GaussianField:
         if bool(outside.any()):
             scale = modes.square().mean() + self.mean.square().mean().to(x.device)
             rounding = 1e4 * torch.finfo(x.dtype).eps ** 2 * scale
-            allowed = torch.clamp(
-                100 * self.floor.to(x.device), min=float(rounding)
-            )  # below rounding none can be seen
+            allowed = torch.clamp(100 * self.floor.to(x.device), min=float(rounding))  # below rounding none can be seen
             worst = outside.amax(tuple(range(2, outside.ndim)))
             if bool((worst > allowed).any()):
                 i, c = (int(j) for j in (worst > allowed).nonzero()[0])
@@ -218,6 +213,4 @@ def check_fields(x: Tensor, channels: int, basis: Basis) -> None:
     finite = torch.isfinite(x)
     if not bool(finite.all()):
         first = tuple(int(j) for j in (~finite).nonzero()[0])
-        raise ValueError(
-            f"fields hold {int((~finite).sum())} values that are not finite, the first at index {first}."
-        )
+        raise ValueError(f"fields hold {int((~finite).sum())} values that are not finite, the first at index {first}.")

@@ -68,9 +68,7 @@ class Grid:
         boundary = per_axis("boundary", boundary, str)
         for word in boundary:
             if word not in get_args(Boundary):
-                raise ValueError(
-                    f"unknown boundary '{word}'; a grid axis is one of {', '.join(get_args(Boundary))}."
-                )
+                raise ValueError(f"unknown boundary '{word}'; a grid axis is one of {', '.join(get_args(Boundary))}.")
         dims = per_axis("dims", dims, ())
         if len(set(dims)) != d:
             raise ValueError(f"grid dims must differ from each other; got {dims}.")

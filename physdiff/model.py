@@ -103,9 +103,7 @@ class FieldModel:
         """
         fields = sample(self.denoiser, n, steps=steps, solver=solver, seed=seed, progress=progress)
         dataset = self.to_dataset(self.normaliser.inverse(fields), source="samples of a physdiff model")
-        dataset.attrs.update(
-            steps=steps, seed=seed, solver=type(solver).__name__ if solver else "ReferenceSplitting"
-        )
+        dataset.attrs.update(steps=steps, seed=seed, solver=type(solver).__name__ if solver else "ReferenceSplitting")
         return dataset
 
     def to_dataset(self, fields: Tensor, source: str) -> xr.Dataset:
@@ -147,9 +145,7 @@ class FieldModel:
         }
         if result.roundtrip_error is not None:
             per_sample["roundtrip_error"] = result.roundtrip_error
-        variables = {
-            name: (("sample",), x.detach().numpy(), {"units": "nat"}) for name, x in per_sample.items()
-        }
+        variables = {name: (("sample",), x.detach().numpy(), {"units": "nat"}) for name, x in per_sample.items()}
         attributes = {
             name: getattr(result, name)
             for name in (
@@ -219,14 +215,10 @@ class FieldModel:
         }
         reference = path.reference
         tensors = {"mean": reference.mean, "spectrum": reference.spectrum, "floor": reference.floor}
-        weights = {
-            name: x.detach().cpu().contiguous() for name, x in self.denoiser.network.state_dict().items()
-        }
+        weights = {name: x.detach().cpu().contiguous() for name, x in self.denoiser.network.state_dict().items()}
         with replacing_folder(folder, overwrite=True, mark="model.json") as partial:
             save_file(weights, partial / "weights.safetensors")
-            save_file(
-                {name: x.contiguous() for name, x in tensors.items()}, partial / "reference.safetensors"
-            )
+            save_file({name: x.contiguous() for name, x in tensors.items()}, partial / "reference.safetensors")
             (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 
     @classmethod
@@ -241,18 +233,14 @@ class FieldModel:
         if not (folder / "model.json").is_file() and (folder / "model" / "model.json").is_file():
             folder = folder / "model"
         if not (folder / "model.json").is_file():
-            raise FileNotFoundError(
-                f"'{folder}' holds no model: there is no model.json in it or in its model/."
-            )
+            raise FileNotFoundError(f"'{folder}' holds no model: there is no model.json in it or in its model/.")
         meta = _read_json(folder / "model.json")
         grid = Grid(**meta["grid"])
         basis = SpectralBasis(grid)
         law = _read_tensors(folder / "reference.safetensors")
         reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
         process = description.to_process(meta["process"], basis)
-        network_settings = NetworkSettings(
-            **{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])}
-        )
+        network_settings = NetworkSettings(**{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])})
         network = build_network(grid, len(meta["names"]), network_settings, meta["whitened_input"])
         try:
             network.load_state_dict(_read_tensors(folder / "weights.safetensors"))

@@ -49,13 +49,9 @@ class ReferencePath:
         self.reference = reference
         self.clock = process.running_clock
         if t_min is None:
-            t_min = float(
-                self.clock.inverse(torch.tensor(time_of_onset(process, reference), dtype=torch.float64))
-            )
+            t_min = float(self.clock.inverse(torch.tensor(time_of_onset(process, reference), dtype=torch.float64)))
         if not 0 < t_min < 1:
-            raise ValueError(
-                f"t_min must lie inside (0, 1); got {t_min}. The clock ends at τ = {self.clock.end:.4g}."
-            )
+            raise ValueError(f"t_min must lie inside (0, 1); got {t_min}. The clock ends at τ = {self.clock.end:.4g}.")
         self.t_min = t_min
 
     @property
@@ -216,9 +212,7 @@ class PathPoint:
         return torch.where(self._support, -0.5 * noise_rate * self.amplitude / scale, 0.0)
 
 
-def time_of_onset(
-    process: LinearProcess, reference: GaussianField, noise_level: float | None = None
-) -> float:
+def time_of_onset(process: LinearProcess, reference: GaussianField, noise_level: float | None = None) -> float:
     """Physical time at which noise starts to matter.
 
     Args:

@@ -18,6 +18,7 @@ author as a second, independent statement that a law holds to the first.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -71,11 +72,23 @@ class LinearProcess(ABC):
 
     def log_gain(self, time: Tensor, since: Tensor) -> Tensor:
         """log of the factor by which modes are multiplied from physical time `since` to `time`."""
-        return quadrature.log_gain(self.drift_symbol, time, since)
+        return self._with_batch_axis(quadrature.log_gain, self.drift_symbol, time=time, since=since)
 
     def variance(self, time: Tensor, since: Tensor) -> Tensor:
         """Variance that modes have received from physical time `since` to `time`."""
-        return quadrature.variance(self.drift_symbol, self.noise_spectrum, time, since)
+        return self._with_batch_axis(
+            quadrature.variance, self.drift_symbol, self.noise_spectrum, time=time, since=since
+        )
+
+    def _with_batch_axis(
+        self, integral: Callable[..., Tensor], *symbols: object, time: Tensor, since: Tensor
+    ) -> Tensor:
+        """An integral at one time by way of a batch of one, for which all nodes are evaluated in one call."""
+        if time.ndim or since.ndim:
+            return integral(*symbols, time, since)
+        lead = [1] * (2 + self.basis.grid.ndim)
+        found = integral(*symbols, time.reshape(lead), since.reshape(lead))
+        return found.reshape(found.shape[-self.basis.grid.ndim - 1 :]).squeeze(0)
 
     # ---- in the diffusion's time t
 
@@ -176,6 +189,4 @@ class Kernel:
     def sample(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Fields drawn from the transition, given the fields x, shape (batch, channels, *grid)."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-        return self.basis.inverse(
-            self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise
-        )
+        return self.basis.inverse(self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise)

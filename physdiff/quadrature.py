@@ -40,9 +40,7 @@ def _rule() -> tuple[Tensor, Tensor, Tensor]:
 @cache
 def _panels() -> tuple[Tensor, Tensor]:
     """Starts and widths, in units of τ − s, of panels of the look-back w = τ − u, from w = 0 outwards."""
-    edges = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-PANELS, 1, dtype=torch.float64)]).to(
-        torch.float64
-    )
+    edges = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-PANELS, 1, dtype=torch.float64)]).to(torch.float64)
     return edges[:-1], edges.diff()
 
 

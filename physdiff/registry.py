@@ -88,9 +88,7 @@ class Registry:
         with _importable(str(file.parent)):
             module = importlib.import_module(file.stem)
         if Path(getattr(module, "__file__", "") or "").resolve() != file:
-            raise ValueError(
-                f"{self.kind} '{name}': a module named '{file.stem}' exists already; rename the file."
-            )
+            raise ValueError(f"{self.kind} '{name}': a module named '{file.stem}' exists already; rename the file.")
         if not class_name:
             own = [c for c in self._classes.values() if c.__module__ == module.__name__]
             if len(own) != 1:
@@ -103,9 +101,7 @@ class Registry:
     def _member(self, module: Any, class_name: str, name: str) -> type:
         cls = getattr(module, class_name, None)
         if not isinstance(cls, type):
-            classes = [
-                n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__
-            ]
+            classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
             raise ValueError(
                 f"{self.kind} '{name}': {module.__name__} has no class '{class_name}'. "
                 f"{nearest(class_name, classes) if classes else 'It defines no class.'}"

@@ -65,8 +65,7 @@ class Hutchinson:
         """Probes on the support, ±1, shape (samples, probes, channels, *grid), float64."""
         shape = (self.count, *support.shape)
         draws = [
-            torch.randint(0, 2, shape, generator=keyed_generator(seed, "probes"), dtype=torch.float64)
-            for seed in seeds
+            torch.randint(0, 2, shape, generator=keyed_generator(seed, "probes"), dtype=torch.float64) for seed in seeds
         ]
         return ((2 * torch.stack(draws) - 1) * support).to(device)
 
@@ -79,9 +78,7 @@ class Hutchinson:
             v = velocity(z)
             vectors = probes.movedim(1, 0).to(z)
             # One backward pass a probe: batched passes through convolutions are slower on a CPU.
-            rows = torch.stack(
-                [_vector_jacobian(v, z, e.unsqueeze(0), keep, batched=False)[0] for e in vectors]
-            )
+            rows = torch.stack([_vector_jacobian(v, z, e.unsqueeze(0), keep, batched=False)[0] for e in vectors])
             divergence = (rows * vectors).flatten(2).sum(2).T
         return (v, divergence) if keep else (v.detach(), divergence.detach())
 

@@ -27,7 +27,7 @@ from physdiff.training.settings import TrainSettings
 HERE = Path(__file__).parent
 DATA = Path("data/turbulence")
 STEPS, SEEDS = 500, (0, 1)
-SETTINGS = ((0.0, False), (0.5, False), (1.0, False), (0.5, True))
+SETTINGS = ((0.0, False), (0.5, False), (1.0, False), (0.5, True), (1.0, True))
 
 
 def measure(mode_scaling: float, whitened_input: bool, seed: int) -> dict[str, float]:

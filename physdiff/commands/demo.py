@@ -23,6 +23,7 @@ def demo(
     steps: int = 1500,
     seed: int = 0,
     process: Callable[[Basis], LinearProcess] = Matern,
+    evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
 ) -> None:
     """Make 2-D turbulence, learn it, sample it, score held-out fields, write a report.
 
@@ -32,6 +33,7 @@ def demo(
         steps: Training steps.
         seed: Seed of everything.
         process: Noising physics.
+        evaluation: How the model is measured in the end.
     """
     if not (Path(data) / "data").is_dir():
         recipe("turbulence").make(Path(data), seed=seed)
@@ -45,4 +47,4 @@ def demo(
         NetworkSettings(width=16, seed=seed),
         run=run,
     )  # fmt: skip
-    evaluate(run, settings=EvaluationSettings(seed=seed), title="Decaying 2-D turbulence")
+    evaluate(run, settings=evaluation, title="Decaying 2-D turbulence")

@@ -54,9 +54,7 @@ def train(
     _, result = run_job(job, folder)
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
     loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f}"
-    print(
-        f"{result.steps} steps in {result.seconds:.0f} s{since}{loss} (the Gaussian reference scores 1 or more)"
-    )
+    print(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss} (the Gaussian reference scores 1 or more)")
     print(f"model: {folder / 'model'}")
 
 

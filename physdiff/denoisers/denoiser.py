@@ -48,14 +48,12 @@ class Denoiser(PosteriorMean):
         point = self.path.at(t)
         return self.output_scale(point).to(modes) * self.network_output(modes, point, t, condition)
 
-    def network_output(
-        self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
+    def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """N_θ in modes: the residual in units of `output_scale`, shape and dtype of `modes`."""
         basis = self.path.basis
         parameter = next(self.network.parameters(), None)
         dtype = modes.dtype if parameter is None else parameter.dtype
-        input_scale = _channel_mean(point.variance, self.path.reference.support).rsqrt()
+        input_scale = self._per_cell(point.variance).rsqrt()
         field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
         if self.whitened_input:
             white = basis.inverse(point.whiten(modes)).to(dtype)
@@ -66,14 +64,12 @@ class Denoiser(PosteriorMean):
     def output_scale(self, point: PathPoint) -> Tensor:
         """κ_k, broadcasts against modes; zero outside the support."""
         support = self.path.reference.support
-        overall = _channel_mean(point.posterior_variance, support).sqrt()
+        overall = self._per_cell(point.posterior_variance).sqrt()
         if self.mode_scaling == 0:
             return overall * support
         relative = point.posterior_variance.sqrt() / overall
         return torch.where(support, overall * relative.pow(self.mode_scaling), 0.0)
 
-
-def _channel_mean(variance: Tensor, support: Tensor) -> Tensor:
-    """Mean over all modes of each channel, kept broadcastable: the variance per cell of the field."""
-    axes = tuple(range(-support.ndim + 1, 0))
-    return variance.mean(axes, keepdim=True)
+    def _per_cell(self, variance: Tensor) -> Tensor:
+        """Variance per cell of each channel, from the variance of its modes; broadcasts against modes."""
+        return variance.mean(self.path.basis.axes, keepdim=True)

@@ -64,9 +64,7 @@ class MixtureDenoiser(PosteriorMean):
         return GaussianField(basis, mean, basis.symmetrise(spectrum))
 
     @classmethod
-    def around_itself(
-        cls, process: object, weights: Tensor, means: Tensor, spectra: Tensor, t_min: float
-    ) -> Self:
+    def around_itself(cls, process: object, weights: Tensor, means: Tensor, spectra: Tensor, t_min: float) -> Self:
         """The mixture with its own moments as the reference."""
         reference = cls.reference(process.basis, weights, means, spectra)  # type: ignore[attr-defined]
         return cls(ReferencePath(process, reference, t_min), weights, means, spectra)  # type: ignore[arg-type]

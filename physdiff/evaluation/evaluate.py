@@ -48,7 +48,7 @@ class EvaluationSettings:
     samples: int = 64
     sample_steps: int = 16
     likelihood_fields: int = 32
-    probes: int = 4
+    probes: int = 6
     method: str = "rk4"
     likelihood_steps: int = 12
     tolerance: float = 1e-4
@@ -167,9 +167,7 @@ def time_at_noise_to_signal(path: ReferencePath, ratio: float) -> float | None:
     return high
 
 
-def densities(
-    model: FieldModel, fields: Tensor, settings: EvaluationSettings, progress: bool
-) -> HeldOutLikelihood:
+def densities(model: FieldModel, fields: Tensor, settings: EvaluationSettings, progress: bool) -> HeldOutLikelihood:
     """Log-densities of fields and of their phase-scrambled surrogates, in physical units.
 
     The surrogate is made of the very state that is scored, so that the reference gives both the same density.
@@ -186,9 +184,7 @@ def densities(
     else:
         state = point.restore(point.amplitude * (modes - mean) * path.reference.support)
         log_volume = float(point.log_gain.real.expand_as(mean)[path.reference.support].sum())
-    scrambled = (
-        path.basis.scramble(state - point.mean, keyed_generator(settings.seed, "surrogates")) + point.mean
-    )
+    scrambled = path.basis.scramble(state - point.mean, keyed_generator(settings.seed, "surrogates")) + point.mean
 
     def score(y: Tensor) -> Any:
         return model.score(

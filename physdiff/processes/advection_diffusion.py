@@ -46,9 +46,7 @@ class AdvectionDiffusion(AutonomousProcess):
             object.__setattr__(self, "velocity", wind)
         assert isinstance(self.velocity, (tuple, list))
         if len(self.velocity) != grid.ndim:
-            raise ValueError(
-                f"AdvectionDiffusion needs {grid.ndim} values of 'velocity'; got {self.velocity}."
-            )
+            raise ValueError(f"AdvectionDiffusion needs {grid.ndim} values of 'velocity'; got {self.velocity}.")
         for dim, boundary, v in zip(grid.dims, grid.boundary, self.velocity, strict=True):
             if v != 0 and boundary != "periodic":
                 raise ValueError(

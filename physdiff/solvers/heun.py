@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from physdiff.path import PathPoint
-from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, frozen_step, solvers
+from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, last_step, solvers
 
 
 @solvers.register
@@ -32,7 +32,7 @@ class Heun(Solver):
         here, there = dynamics.path.at(t), dynamics.path.at(s)
         residual = dynamics.residual(y, t)
         if s == 0:
-            return frozen_step(y, residual, here, there)
+            return last_step(y, residual, here)
         start = here.deviation(y)
         step = there.time.sqrt() - here.time.sqrt()
         first = _slope(start, residual, here)

@@ -58,9 +58,7 @@ def sample(
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     shape = tuple(path.reference.spectrum.shape)
     done: list[Tensor] = []
-    with tqdm(
-        total=-(-n // chunk) * steps, desc="sample", unit="step", disable=not progress, leave=False
-    ) as bar:
+    with tqdm(total=-(-n // chunk) * steps, desc="sample", unit="step", disable=not progress, leave=False) as bar:
         for first in range(0, n, chunk):
             members = range(first, min(first + chunk, n))
             seeds = [keyed_generator(seed, "sample", i).initial_seed() for i in members]

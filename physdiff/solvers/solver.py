@@ -73,15 +73,6 @@ class Solver(ABC):
         """
 
 
-def frozen_step(y: Tensor, residual: Tensor, here: PathPoint, there: PathPoint) -> Tensor:
-    """The probability flow with the denoiser frozen: y_s = m_s D + √(S_s/S_t)(y_t − m_t D), DDIM in each mode.
-
-    Source: Song, Meng and Ermon (2021), eq. 12, per mode.
-    """
-    support = here.path.reference.support
-    expected = here.wiener_gain.to(y) * here.deviation(y) + residual
-    ratio = torch.where(
-        support, there.noise_variance / torch.where(support, here.noise_variance, 1.0), 0.0
-    ).sqrt()
-    rest = here.deviation(y) - here.amplitude.to(y) * expected
-    return there.restore(there.amplitude.to(y) * expected + ratio.to(y) * rest)
+def last_step(y: Tensor, residual: Tensor, here: PathPoint) -> Tensor:
+    """To the clean field with the denoiser frozen: E[y₀ | y]."""
+    return here.wiener(y) + residual

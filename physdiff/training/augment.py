@@ -14,6 +14,4 @@ def shift_at_random(x: Tensor, grid: Grid, generator: torch.Generator) -> Tensor
     if not axes:
         return x
     shifts = torch.stack([torch.randint(x.shape[a], (len(x),), generator=generator) for a in axes], 1)
-    return torch.stack(
-        [torch.roll(field, shift, axes) for field, shift in zip(x, shifts.tolist(), strict=True)]
-    )
+    return torch.stack([torch.roll(field, shift, axes) for field, shift in zip(x, shifts.tolist(), strict=True)])

@@ -114,9 +114,7 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
         "versions": versions(),
         "settings": asdict(job.settings),
     }
-    trained = FieldModel(
-        result.ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card
-    )
+    trained = FieldModel(result.ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card)
     trained.save(folder / "model")
     return trained, result
 

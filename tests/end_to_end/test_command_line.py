@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from datasets.turbulence import make
 from physdiff import FieldModel, load_fields
 
+pytestmark = pytest.mark.xdist_group("command line")  # one worker trains the run for all
 BIN = Path(sys.executable).parent / "physdiff"
 CONFIG = {
     "process": "Heat",

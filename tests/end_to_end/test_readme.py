@@ -9,6 +9,7 @@ import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+pytestmark = pytest.mark.xdist_group("readme")  # one worker makes the demo for all
 BIN = Path(sys.executable).parent / "physdiff"
 
 
@@ -25,7 +26,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from datasets.turbulence import make
 
     make(folder / "data" / "turbulence", train_runs=32, valid_runs=8, test_runs=8, progress=False)
-    physdiff(folder, "demo", "--steps", "4")
+    quick = {"samples": 9, "sample_steps": 2, "likelihood_fields": 2, "likelihood_steps": 2, "probes": 2}
+    options = [word for name, value in quick.items() for word in (f"--evaluation.{name}", str(value))]
+    physdiff(folder, "demo", "--steps", "4", *options)
     return folder
 
 

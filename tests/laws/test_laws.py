@@ -16,7 +16,7 @@ from physdiff import laws
 from physdiff.basis import SpectralBasis
 from physdiff.grid import Grid
 from physdiff.laws import Law
-from physdiff.process import AutonomousProcess
+from physdiff.process import AutonomousProcess, LinearProcess
 from physdiff.processes.heat import Heat
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.registry import processes
@@ -42,11 +42,13 @@ SUBJECTS = (
 
 
 def questions() -> list[Any]:
-    # Whether a law speaks of a solver is a matter of the rule; of a basis or a process, of the grid.
+    # Whether a law speaks of a solver is a matter of the rule, which shows on any process; of a basis or a process,
+    # of the grid.
+    anywhere = VariancePreserving(SpectralBasis(Grid(2)))
     made = []
     for subject, name in SUBJECTS:
         for law in laws.laws_of(subject):
-            if subject != "solver" or law.applies(cases(subject, name)[0]):
+            if subject != "solver" or law.applies(laws.SolverCase(solvers.classes()[name](), anywhere, "any")):
                 made.append(pytest.param(law, subject, name, id=f"{name}-{law.name}".replace(" ", "_")))
     return made
 
@@ -79,6 +81,33 @@ class Telegraph(AutonomousProcess):
 
     def noise_spectrum(self, time: Tensor) -> Tensor:
         return torch.full_like(time, 1.0 / self.basis.grid.cell_volume)
+
+
+@dataclass(frozen=True)
+class Ramp(LinearProcess):
+    """An equation that changes with time, and its closed form: variance preserving, ever faster."""
+
+    strength: float = 0.5
+    refines = False
+
+    def drift_symbol(self, time: Tensor) -> Tensor:
+        return -self.strength * (1 + time)
+
+    def noise_spectrum(self, time: Tensor) -> Tensor:
+        return 2 * self.strength * (1 + time)
+
+    def log_gain(self, time: Tensor, since: Tensor) -> Tensor:
+        return -self.strength * (time - since) * (1 + 0.5 * (time + since))
+
+    def variance(self, time: Tensor, since: Tensor) -> Tensor:
+        return -torch.expm1(2 * self.log_gain(time, since))
+
+
+class RampFromZero(Ramp):
+    """The closed form of an equation that does not change with time."""
+
+    def log_gain(self, time: Tensor, since: Tensor) -> Tensor:
+        return self.drift_symbol(time) * (time - since)
 
 
 class WrongVariance(Telegraph):
@@ -118,6 +147,13 @@ def test_check_passes_a_right_physics_and_says_what_it_measured() -> None:
     assert text.startswith("Telegraph: every law holds; ")
     assert len(text.splitlines()) == 1 + len(laws.laws_of("process"))
     assert "other settings" in {f.case.split(", ")[1] for f in report.findings}
+
+
+def test_check_holds_a_changing_equation_to_its_closed_form() -> None:
+    basis = SpectralBasis(Grid((4, 3), 1.0, ("periodic", "neumann")))
+    assert laws.check(Ramp, [basis]).passed
+    broken = {f.law for f in laws.check(RampFromZero, [basis]).findings if not f.passed}
+    assert {"solution solves the equation", "ode solver agrees", "steps compose"} <= broken
 
 
 def test_check_of_one_process_keeps_its_settings() -> None:
@@ -160,7 +196,8 @@ def test_a_physics_may_refuse_a_boundary_but_not_all() -> None:
     report = laws.check(WindAlongX)
     assert report.passed
     assert all("periodic" in f.case for f in report.findings)
-    with pytest.raises(ValueError, match="works on none of 1 grids .* periodic axes only"):
+    assert "note  refused 7 neumann: a derivative is a symbol along periodic axes only" in str(report)
+    with pytest.raises(ValueError, match=r"works on none of 1 grids .* periodic axes only"):
         laws.check(WindAlongX, [SpectralBasis(Grid(4, 1.0, "neumann"))])
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from physdiff.basis import Basis, SpectralBasis
+from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock import LinearClock
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
@@ -73,9 +73,17 @@ def test_homogeneous_fit_has_one_mean_along_periodic_axes() -> None:
     fit = GaussianField.fit(x, law.basis, homogeneous=True)
     over_all = x.mean((0, 1, 2))
     torch.testing.assert_close(law.basis.inverse(fit.mean)[0], over_all.expand(4, 5))
-    # What the mean leaves is in the spectrum: the mean square about it, all modes together.
-    left = (x - over_all).square().sum() / 199
-    torch.testing.assert_close(fit.spectrum.sum(), left)
+    # What the mean leaves is in the spectrum; a mean that is known to vanish costs no degree of freedom.
+    modes = law.basis.forward(x - over_all).square().sum(0)
+    alive_along_x = torch.zeros(4, 5, dtype=torch.bool)
+    alive_along_x[1:] = True
+    torch.testing.assert_close(fit.spectrum[0][alive_along_x].sum(), modes[0][alive_along_x].sum() / 200)
+    torch.testing.assert_close(fit.spectrum[0][~alive_along_x].sum(), modes[0][~alive_along_x].sum() / 199)
+
+
+def test_homogeneous_fit_needs_waves() -> None:
+    with pytest.raises(ValueError, match="identity basis has no waves"):
+        GaussianField.fit(torch.randn(4, 1, 4, generator=torch.Generator()), IdentityBasis(Grid(4)), homogeneous=True)
 
 
 def test_carried_law_is_the_dense_one() -> None:

@@ -189,7 +189,8 @@ def test_mixture_likelihood_is_the_truth(process: LinearProcess, scored: Scored)
     assert exact.roundtrip_error is not None
     back = float(exact.roundtrip_error.max())
     print(
-        f"{identify(process)}, {scored}: {error:.1e} nats per dimension, {exact.evaluations} evaluations, round trip {back:.1e}"
+        f"{identify(process)}, {scored}: {error:.1e} nats per dimension, {exact.evaluations} evaluations, "
+        f"round trip {back:.1e}"
     )
     assert error < 1e-4
     assert back < 1e-3
@@ -252,7 +253,8 @@ def test_hutchinson_intervals_cover_at_their_rate(probes: int) -> None:
     least, most = stats.binom.interval(0.999, repeats, level)
     bias = (many.log_prob - exact.log_prob).mean() / (many.log_prob.std() / math.sqrt(repeats))
     scale = float(many.log_prob.std() / many.standard_error.square().mean().sqrt())
-    print(f"K = {probes}, R = {repeats}: {covered} covered, binomial {least:.0f} to {most:.0f}; bias {bias:+.2f} standard "
+    print(f"K = {probes}, R = {repeats}: {covered} covered, binomial {least:.0f} to {most:.0f}; "
+          f"bias {bias:+.2f} standard "
           f"errors; spread of repeats / stated error {scale:.3f}")  # fmt: skip
     assert least <= covered <= most
     assert abs(float(bias)) < 4
@@ -317,7 +319,7 @@ def test_what_is_refused() -> None:
         (
             x[:, :, :3],
             {},
-            "fields must have the shape (n, 1, 4, 5) on the grid 4 (x, periodic, 1) x 5 (y, periodic, 1); got (3, 1, 3, 5)",
+            "must have the shape (n, 1, 4, 5) on the grid 4 (x, periodic, 1) x 5 (y, periodic, 1); got (3, 1, 3, 5)",
         ),
         (broken, {}, "1 values that are not finite, the first at index (2, 0, 1, 3)"),
         (x + 1.0, {}, "outside the support"),
