@@ -138,7 +138,7 @@ MUTANTS = (
     Mutant("path.py", "0.5 * (ratio - 1 - torch.log(ratio))", "0.5 * (1 - ratio - torch.log(ratio))",
            "sign in the bias at t_min", (f"{PATH}::test_bias_at_t_min_is_the_mean_loss",)),
     # ---- denoisers, objective
-    Mutant("denoisers/denoiser.py", "self._per_cell(point.variance).rsqrt()", "self._per_cell(point.variance).reciprocal()",
+    Mutant("denoisers/denoiser.py", "_per_cell(point.variance).rsqrt()", "_per_cell(point.variance).reciprocal()",
            "c_in = 1/V for 1/√V", (f"{DENOISERS}::test_network_sees_unit_variance_in_the_moving_frame",)),
     Mutant("denoisers/posterior_mean.py", "basis.inverse(point.rotate(comoving))", "basis.inverse(comoving)",
            "score left in the moving frame", laws("AdvectionDiffusion-score is the gradient")),
