@@ -27,6 +27,7 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
     Raises:
         ValueError: no physical time meets the condition.
     """
+    process = process.with_reference(reference)
     if process.clock is not None:
         return process
     duration = time_of_forgetting(process, reference)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from physdiff import clock as clocks
 from physdiff.basis import Basis
 from physdiff.process import LinearProcess
@@ -19,7 +22,9 @@ def of_process(process: LinearProcess) -> dict[str, Any]:
     clock = process.running_clock
     return {
         "class": name,
-        "settings": {f.name: getattr(process, f.name) for f in fields(process) if f.name not in ("basis", "clock")},
+        "settings": {
+            f.name: _plain(getattr(process, f.name)) for f in fields(process) if f.name not in ("basis", "clock")
+        },
         "clock": {
             "class": type(clock).__name__,
             "settings": {f.name: getattr(clock, f.name) for f in fields(clock)},
@@ -35,12 +40,23 @@ def to_process(values: dict[str, Any], basis: Basis) -> LinearProcess:
     """
     cls = processes.find(values["class"])
     check_names(cls, values["settings"], leave_out=("basis", "clock"))
-    settings = {name: tuple(v) if isinstance(v, list) else v for name, v in values["settings"].items()}
+    settings = {name: _restored(value) for name, value in values["settings"].items()}
     clock_class = getattr(clocks, values["clock"]["class"], None)
     if clock_class is None:
         known = [name for name in vars(clocks) if name.endswith("Clock")]
         raise ValueError(f"unknown clock '{values['clock']['class']}'. {nearest(values['clock']['class'], known)}")
     return cls(basis, clock=clock_class(**values["clock"]["settings"]), **settings)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON can hold it; a spectrum as nested numbers."""
+    return {"tensor": value.tolist()} if isinstance(value, Tensor) else value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict) and set(value) == {"tensor"}:
+        return torch.tensor(value["tensor"], dtype=torch.float64)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_ours(cls: type) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -166,8 +166,14 @@ class FieldModel:
         if isinstance(probes, str) and probes != "exact":
             raise ValueError(f"probes must be a number or 'exact'; got '{probes}'.")
         settings.setdefault("trace", ExactTrace() if probes == "exact" else Hutchinson(int(probes)))
-        settings.setdefault("scored", "field" if self.noise_level is None else "noised")
+        settings.setdefault("scored", self.scored)
         return log_likelihood(self.denoiser, fields, **settings)
+
+    @property
+    def scored(self) -> Literal["field", "noised"]:
+        """What likelihoods are of: fields as they are, or with the noise below which nothing is modelled."""
+        clean = self.noise_level is None and self.denoiser.path.process.starts_clean
+        return "field" if clean else "noised"
 
     def normalised(self, data: xr.Dataset | FieldData) -> Tensor:
         """The model's variables of a data set in its units, shape (n, channels, *grid), float64.

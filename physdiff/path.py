@@ -25,6 +25,8 @@ from physdiff.basis import Basis
 from physdiff.gaussian import GaussianField
 from physdiff.process import LinearProcess
 
+LATEST = 60.0  # log of the longest physical time that is looked at
+
 
 class ReferencePath:
     """A process and the reference law of the data, and the range of times that is used.
@@ -99,7 +101,7 @@ class PathPoint:
         self.time = time
         zero = torch.zeros((), dtype=torch.float64)
         self.log_gain = path.process.log_gain(time, zero)
-        self._noise_variance = path.process.variance(time, zero)
+        self._noise_variance = path.process.noise_variance(time)
 
     @property
     def _support(self) -> Tensor:
@@ -213,20 +215,20 @@ class PathPoint:
 
 
 def time_of_onset(process: LinearProcess, reference: GaussianField, noise_level: float | None = None) -> float:
-    """Physical time at which noise starts to matter.
+    """Physical time at which the process starts to matter.
 
     Args:
         process: Any linear process; its clock is not used.
         reference: The data's law.
         noise_level: Standard deviation per cell, relative to the data's. None: noise is 10⁻³ of the data's variance
-            in the weakest mode of the support.
+            in the weakest mode of the support. A process that starts with noise starts to matter where it has taken
+            10⁻³ of the variance of some mode.
     """
-    support = reference.support
 
     def excess(time: Tensor) -> float:
-        zero = torch.zeros((), dtype=torch.float64)
-        noise = process.variance(time, zero).expand_as(reference.spectrum)[support]
-        clean = (torch.exp(2 * process.log_gain(time, zero).real) * reference.spectrum)[support]
+        clean, noise = _clean_and_noise(process, reference, time)
+        if not process.starts_clean:
+            return float((1 - clean / reference.spectrum[reference.support]).max()) / 1e-3 - 1
         if noise_level is None:
             return float((noise / clean).max()) / 1e-3 - 1
         return float(noise.mean() / clean.mean()) / noise_level**2 - 1
@@ -235,21 +237,37 @@ def time_of_onset(process: LinearProcess, reference: GaussianField, noise_level:
 
 
 def time_of_forgetting(process: LinearProcess, reference: GaussianField, remembered: float = 0.02) -> float:
-    """Physical time from which |m|²c/V ≤ `remembered` in every mode of the support."""
-    support = reference.support
+    """Physical time from which |m|²c/V ≤ `remembered` in every mode of the support.
+
+    For a process that never forgets some modes (`forgets` is false), in every mode that it does forget. For one that
+    starts with noise, from which |m|² ≤ `remembered`: modes weaker than that noise are forgotten from the start.
+    """
+    considered = torch.ones(reference.n_support, dtype=torch.bool)
+    if not process.forgets:
+        clean, _ = _clean_and_noise(process, reference, torch.tensor(math.exp(LATEST), dtype=torch.float64))
+        considered = clean < 1e-3 * reference.spectrum[reference.support]
+        if not bool(considered.any()):
+            raise ValueError(f"{type(process).__name__} forgets no mode of this data: no clock can be chosen for it.")
 
     def excess(time: Tensor) -> float:
-        zero = torch.zeros((), dtype=torch.float64)
-        noise = process.variance(time, zero).expand_as(reference.spectrum)[support]
-        clean = (torch.exp(2 * process.log_gain(time, zero).real) * reference.spectrum)[support]
-        return remembered - float((clean / (clean + noise)).max())
+        clean, noise = _clean_and_noise(process, reference, time)
+        whole = clean + noise if process.starts_clean else reference.spectrum[reference.support]
+        return remembered - float((clean / whole)[considered].max())
 
     return _first_time(excess, f"{type(process).__name__} never forgets the data")
 
 
+def _clean_and_noise(process: LinearProcess, reference: GaussianField, time: Tensor) -> tuple[Tensor, Tensor]:
+    """|m|²c and S at a physical time, on the support, flat."""
+    zero = torch.zeros((), dtype=torch.float64)
+    noise = process.noise_variance(time).expand_as(reference.spectrum)[reference.support]
+    clean = torch.exp(2 * process.log_gain(time, zero).real) * reference.spectrum
+    return clean[reference.support], noise
+
+
 def _first_time(excess: Callable[[Tensor], float], failure: str) -> float:
     """Where an increasing function of physical time changes sign, to 1 %, by bisection of log τ."""
-    low, high = -60.0, 60.0
+    low, high = -LATEST, LATEST
     if excess(torch.tensor(math.exp(high), dtype=torch.float64)) < 0:
         raise ValueError(f"{failure}: no clock can be chosen for it; give one, or change its settings.")
     while high - low > 0.01:

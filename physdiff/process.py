@@ -31,6 +31,7 @@ from physdiff.basis import Basis
 from physdiff.clock import Clock
 
 if TYPE_CHECKING:
+    from physdiff.gaussian import GaussianField
     from physdiff.grid import Grid
 
 
@@ -53,6 +54,12 @@ class LinearProcess(ABC):
     clock: Clock | None = None
 
     refines: ClassVar[bool] = True
+    starts_clean: ClassVar[bool] = True
+    """Whether x_0 is the clean field. If not, the data is given noise of `start_variance` before the process starts."""
+    forgets: ClassVar[bool] = True
+    """Whether every mode forgets the data in the end. If not, the terminal law is that of the data, and says so."""
+    amplitude_exponent: ClassVar[float] = 0.5
+    """p for which the noise amplitude √S starts as τ^p: ½ for white noise in time. Solvers step evenly in τ^p."""
 
     # ---- the equation: what an author states
 
@@ -90,6 +97,23 @@ class LinearProcess(ABC):
         found = integral(*symbols, time.reshape(lead), since.reshape(lead))
         return found.reshape(found.shape[-self.basis.grid.ndim - 1 :]).squeeze(0)
 
+    @property
+    def start_variance(self) -> Tensor:
+        """Variance per mode of the noise that data is given before the process starts; 0 where it starts clean."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def noise_variance(self, time: Tensor) -> Tensor:
+        """S(τ): all noise at physical time τ, the start's included; 0 at τ = 0, which stands for the clean field."""
+        zero = torch.zeros((), dtype=torch.float64)
+        received = self.variance(time, zero)
+        if self.starts_clean:
+            return received
+        return received + (time > 0) * torch.exp(2 * self.log_gain(time, zero).real) * self.start_variance
+
+    def with_reference(self, reference: GaussianField) -> Self:
+        """The process with what it takes from the data's law; most take nothing."""
+        return self
+
     # ---- in the diffusion's time t
 
     @property
@@ -108,9 +132,12 @@ class LinearProcess(ABC):
         return time.reshape(*t.shape, *[1] * (1 + self.basis.grid.ndim)) if t.ndim else time
 
     def kernel(self, t: Tensor, s: Tensor | None = None) -> Kernel:
-        """The law of x_t given x_s, with s = 0 when not given."""
+        """The law of x_t given x_s; given the clean field when s is not given."""
         time = self.physical_time(t)
-        since = torch.zeros((), dtype=torch.float64) if s is None else self.physical_time(s)
+        if s is None:
+            zero = torch.zeros((), dtype=torch.float64)
+            return Kernel(self.basis, self.log_gain(time, zero), self.noise_variance(time))
+        since = self.physical_time(s)
         return Kernel(self.basis, self.log_gain(time, since), self.variance(time, since))
 
     def perturb(self, x: Tensor, t: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,10 @@ r"""The two integrals that solve a linear equation, for any drift A(τ) and nois
 
     log m = ∫_s^τ A du,      S = ∫_s^τ exp(2 Re ∫_u^τ A) n(u) du.
 
-A stiff mode forgets within 1/|A| of the end, over as many decades of time as the spectrum has decades; so the panels
-shrink geometrically towards τ, and each carries Gauss-Legendre nodes. The inner integral is accumulated on the same
-nodes. Relative error 1e-12 for |A|(τ − s) up to 1e12 when A and n vary smoothly over (s, τ).
+A stiff mode forgets within 1/|A| of the end, and a process may change fast at its beginning, both over as many decades
+of time as there are; so the panels shrink geometrically towards either end, and each carries Gauss-Legendre nodes. The
+inner integral is accumulated on the same nodes. Relative error 1e-12 for |A|(τ − s) up to 1e12 when A and n vary no
+faster than a power of the time from either end.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor
 
 Symbol = Callable[[Tensor], Tensor]
 
-NODES = 16
-PANELS = 48  # 2⁻⁴⁸: fourteen decades between the first and the last panel
+NODES = 32
+PANELS = 44  # on either side; 2⁻⁴⁴: thirteen decades between the first and the last
 
 
 @cache
@@ -38,10 +39,19 @@ def _rule() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @cache
-def _panels() -> tuple[Tensor, Tensor]:
-    """Starts and widths, in units of τ − s, of panels of the look-back w = τ − u, from w = 0 outwards."""
-    edges = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-PANELS, 1, dtype=torch.float64)]).to(torch.float64)
-    return edges[:-1], edges.diff()
+def _panels() -> tuple[Tensor, Tensor, Tensor]:
+    """Nodes of all panels from τ back to s, shape (panels, nodes): shares of τ and of s; and the panels' widths.
+
+    Both shares are computed, since 1 − share has no digits left next to either end.
+    """
+    nodes, _, _ = _rule()
+    near = 2.0 ** torch.arange(-PANELS, 0, dtype=torch.float64)
+    edges = torch.cat([torch.zeros(1, dtype=torch.float64), near])
+    widths = edges.diff()
+    inside = edges[:-1].unsqueeze(1) + widths.unsqueeze(1) * nodes  # share of the way from an end, up to one half
+    share_of_since = torch.cat([inside, 1 - inside.flip(0, 1)])
+    share_of_time = torch.cat([1 - inside, inside.flip(0, 1)])
+    return share_of_time, share_of_since, torch.cat([widths, widths.flip(0)])
 
 
 def _at(symbol: Symbol, times: Tensor) -> Tensor:
@@ -62,11 +72,10 @@ def _aligned(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _look_back(time: Tensor, since: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Panel by panel from `time` back to `since`: the times of the nodes, shape (nodes, *time), and the width."""
-    nodes, _, _ = _rule()
     span = time - since
-    for start, width in zip(*_panels(), strict=True):
-        fraction = (start + width * nodes).reshape(-1, *[1] * span.ndim)
-        yield time - span * fraction, width * span
+    for of_time, of_since, width in zip(*_panels(), strict=True):
+        axes = (-1, *[1] * span.ndim)
+        yield of_time.reshape(axes) * time + of_since.reshape(axes) * since, width * span
 
 
 def log_gain(drift: Symbol, time: Tensor, since: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def matern_spectrum(
 
     Source: Rasmussen and Williams (2006), eq. 4.15.
     """
-    d, nu = basis.grid.ndim, smoothness
+    d, nu = basis.grid.dimension, smoothness
     kappa_squared = 2 * nu / correlation_length**2
     log_density = (
         2 * math.log(standard_deviation)
@@ -46,8 +46,12 @@ def power_law_spectrum(basis: Basis, exponent: float, standard_deviation: float 
     return power * standard_deviation**2 / power.mean()
 
 
-def balanced_heat_noise(basis: Basis, diffusivity: float) -> float:
-    """σ at which dx = κ∇²x dτ + σ dW is stationary at unit variance per cell, the mean mode left out."""
-    rates = 2 * diffusivity * basis.laplacian
-    response = (1 / rates[rates > 0]).sum() / (basis.grid.size * basis.grid.cell_volume)
+def balanced_noise(basis: Basis, rates: Tensor) -> float:
+    """σ at which dx = −θx dτ + σ dW is stationary at unit variance per cell, modes with rate θ = 0 left out.
+
+    Args:
+        basis: Where the process lives.
+        rates: θ ≥ 0 of each mode, shape (*grid).
+    """
+    response = (1 / (2 * rates[rates > 0])).sum() / (basis.grid.size * basis.grid.cell_volume)
     return 1.0 if response == 0 else float(response.rsqrt())

@@ -13,6 +13,7 @@ import yaml
 from physdiff import description
 from physdiff.atomic import replacing_file
 from physdiff.basis import Basis
+from physdiff.clock import Clock
 from physdiff.config import DataSettings, DenoiserSettings, RunSettings
 from physdiff.model import NetworkSettings
 from physdiff.process import LinearProcess
@@ -45,7 +46,7 @@ def train(
     folder = Path(run)
     if not (folder / "config.yaml").exists():
         with replacing_file(folder / "config.yaml") as partial:
-            partial.write_text(resolved_config(settings, path.process, run))
+            partial.write_text(resolved_config(settings, process(path.basis), path.clock, run))
     print(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock}; {path.reference.n_support} degrees of freedom; "
@@ -58,9 +59,9 @@ def train(
     print(f"model: {folder / 'model'}")
 
 
-def resolved_config(settings: RunSettings, process: LinearProcess, run: str) -> str:
-    """The settings of a run as YAML, with all that was chosen from the data; `physdiff train` takes it."""
-    described = description.of_process(process)
+def resolved_config(settings: RunSettings, process: LinearProcess, clock: Clock, run: str) -> str:
+    """The settings of a run as YAML, with the clock that was chosen from the data; `physdiff train` takes it."""
+    described = description.of_process(process.with_clock(clock))
     clock = {
         "class_path": f"physdiff.clock.{described['clock']['class']}",
         "init_args": described["clock"]["settings"],

@@ -176,7 +176,7 @@ def densities(model: FieldModel, fields: Tensor, settings: EvaluationSettings, p
     fields = fields[: settings.likelihood_fields]
     modes = path.basis.forward(fields)
     mean = path.reference.mean
-    scored = "field" if model.noise_level is None else "noised"
+    scored = model.scored
     point = path.at(path.t_min)
     if scored == "noised":
         state = point.noised(modes, keyed_generator(settings.seed, "t_min"))

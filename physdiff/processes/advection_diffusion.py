@@ -12,7 +12,7 @@ from torch import Tensor
 from physdiff.process import AutonomousProcess
 from physdiff.registry import register
 from physdiff.settings import require_positive
-from physdiff.spectra import balanced_heat_noise
+from physdiff.spectra import balanced_noise
 
 
 @register
@@ -39,7 +39,7 @@ class AdvectionDiffusion(AutonomousProcess):
         grid = self.basis.grid
         require_positive(self, "diffusivity")
         if self.noise_level is None:
-            object.__setattr__(self, "noise_level", balanced_heat_noise(self.basis, self.diffusivity))
+            object.__setattr__(self, "noise_level", balanced_noise(self.basis, self.diffusivity * self.basis.laplacian))
         require_positive(self, "noise_level")
         if isinstance(self.velocity, (int, float)):
             wind = tuple(float(self.velocity) if b == "periodic" else 0.0 for b in grid.boundary)

@@ -13,7 +13,7 @@ from torch import Tensor
 from physdiff.process import AutonomousProcess
 from physdiff.registry import register
 from physdiff.settings import require_positive
-from physdiff.spectra import balanced_heat_noise
+from physdiff.spectra import balanced_noise
 
 
 @register
@@ -38,7 +38,7 @@ class Heat(AutonomousProcess):
     def __post_init__(self) -> None:
         require_positive(self, "diffusivity")
         if self.noise_level is None:
-            object.__setattr__(self, "noise_level", balanced_heat_noise(self.basis, self.diffusivity))
+            object.__setattr__(self, "noise_level", balanced_noise(self.basis, self.diffusivity * self.basis.laplacian))
         require_positive(self, "noise_level")
 
     def drift_symbol(self, time: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class Ancestral(Solver):
         expected = here.wiener_gain.to(y) * here.deviation(y) + dynamics.residual(y, t)
         variance_here = torch.where(support, here.noise_variance, 1.0)
         gain = torch.exp((here.log_gain - there.log_gain).real)
-        received = path.process.variance(here.time, there.time) * support
+        # From the clean field on, all noise was received, the start's too.
+        received = here.noise_variance if s == 0 else path.process.variance(here.time, there.time) * support
         back = gain * there.noise_variance / variance_here
         forget = there.amplitude * received / variance_here
         spread = there.noise_variance * received / variance_here

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
+from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, last_step, solvers
 
 
 @solvers.register
@@ -28,10 +28,11 @@ class ReferenceSplitting(Solver):
 
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
         here, there = dynamics.path.at(t), dynamics.path.at(s)
-        z = here.whiten(y)
-        first = here.push(there).to(z) * dynamics.residual(y, t)
+        residual = dynamics.residual(y, t)
         if s == 0:
-            return there.unwhiten(z + first)
+            return last_step(y, residual, here, there)
+        z = here.whiten(y)
+        first = here.push(there).to(z) * residual
         predicted = there.unwhiten(z + first)
         second = -there.push(here).to(z) * dynamics.residual(predicted, s)
         return there.unwhiten(z + 0.5 * (first + second))

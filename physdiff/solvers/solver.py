@@ -72,6 +72,9 @@ class Solver(ABC):
         """
 
 
-def last_step(y: Tensor, residual: Tensor, here: PathPoint) -> Tensor:
-    """To the clean field with the denoiser frozen: E[y₀ | y]."""
-    return here.wiener(y) + residual
+def last_step(y: Tensor, residual: Tensor, here: PathPoint, clean: PathPoint) -> Tensor:
+    """To the clean field along the reference's flow, with the residual frozen.
+
+    The denoiser itself, E[y₀ | y], would lack the spread that the noise at this time still hides.
+    """
+    return clean.unwhiten(here.whiten(y) + here.push(clean).to(y) * residual)

@@ -28,6 +28,8 @@ PROCESSES, PATH = "tests/unit/test_processes.py", "tests/unit/test_path.py"
 DENOISERS, OBJECTIVE = "tests/unit/test_denoisers.py", "tests/unit/test_objective.py"
 SAMPLING, LIKELIHOOD = "tests/unit/test_sampling.py", "tests/unit/test_likelihood.py"
 # Non-Gaussian data alone: on Gaussian data the residual is zero, and only the determinants are tested.
+ISOTROPIC = "tests/unit/test_isotropic.py"
+PHYSICS = "tests/unit/test_linear_physics.py"
 MIXTURE = f"{LIKELIHOOD}::test_mixture_likelihood_is_the_truth"
 COVERAGE = f"{LIKELIHOOD}::test_hutchinson_intervals_cover_at_their_rate"
 UNTRAINED = f"{LIKELIHOOD}::test_untrained_likelihood_is_the_closed_form"
@@ -116,8 +118,36 @@ MUTANTS = (
            "against the wind", (f"{PROCESSES}::test_wind_carries_a_bump_with_its_speed_and_direction",)),
     Mutant("spectra.py", "- (nu + d / 2) * torch.log", "- nu * torch.log",
            "Matérn exponent without d/2", (f"{PROCESSES}::test_matern_ends_in_the_bessel_covariance",)),
-    Mutant("spectra.py", "rates = 2 * diffusivity", "rates = diffusivity",
+    Mutant("spectra.py", "(1 / (2 * rates[rates > 0]))", "(1 / (rates[rates > 0]))",
            "heat balanced at the wrong variance", (f"{PROCESSES}::test_default_heat_noise_balances_at_unit_variance",)),
+    # ---- further processes, clocks
+    Mutant("processes/edm.py", "return 2 * time", "return time",
+           "dσ²/dσ without its 2", laws("EDM-solution solves the equation")),
+    Mutant("processes/sub_variance_preserving.py", "torch.expm1(-time - since)", "torch.expm1(-time)",
+           "sub-VP variance of a step that starts at zero", laws("SubVariancePreserving-steps compose")),
+    Mutant("processes/rectified_flow.py", "2 * time / (1 + time).square()", "2 * time / (1 + time)",
+           "interpolant noise rate", laws("RectifiedFlow-solution solves the equation")),
+    Mutant("processes/variance_exploding.py", "torch.ones_like(time)", "2 * torch.ones_like(time)",
+           "variance twice the clock", (f"{ISOTROPIC}::test_variance_exploding_has_the_variance_since_the_start",)),
+    Mutant("processes/coloured_variance_preserving.py", "torch.full_like(time, -0.5)", "torch.full_like(time, -1.0)",
+           "terminal spectrum halved", (f"{ISOTROPIC}::test_data_spectrum_gives_every_mode_the_same_signal_to_noise",)),
+    Mutant("processes/fractional_heat.py", "self.basis.laplacian**self.power", "self.basis.laplacian * self.power",
+           "multiple for power", (f"{PHYSICS}::test_fractional_heat_is_the_matrix_power",)),
+    Mutant("processes/reaction_diffusion.py", "rates * self.basis.laplacian + coefficient",
+           "rates + self.basis.laplacian * coefficient",
+           "Horner's rule turned round", (f"{PHYSICS}::test_reaction_diffusion_relaxes_waves_at_the_polynomial",)),
+    Mutant("processes/heat_dissipation.py", "return 2 * self.diffusivity", "return self.diffusivity",
+           "dissipation not balanced",
+           (f"{PHYSICS}::test_heat_dissipation_blurs_by_the_root_of_its_time_and_keeps_its_noise",)),
+    Mutant("processes/blurring.py", "rate(time) - 2 * self.drift_symbol", "rate(time) - self.drift_symbol",
+           "G = dS/dτ − AS", laws("Blurring-solution solves the equation")),
+    Mutant("process.py", "(time > 0) * torch.exp(2 * self", "(time > 0) * torch.exp(self",
+           "gain for gain² on the start's noise",
+           (f"{PHYSICS}::test_heat_dissipation_blurs_by_the_root_of_its_time_and_keeps_its_noise",)),
+    Mutant("clock.py", "torch.log1p(-lost)", "torch.log1p(lost)",
+           "sign in the cosine schedule", ("tests/unit/test_clocks.py",)),
+    Mutant("solvers/solver.py", "here.push(clean).to(y) * residual", "-here.push(clean).to(y) * residual",
+           "sign of the last step", laws("Heun-order on a mixture", "ReferenceSplitting-order on a mixture")),
     # ---- Gaussian world
     Mutant("gaussian.py", "(terms + self.log_det", "(terms - self.log_det",
            "sign of the log-determinant", (f"{GAUSSIAN}::test_density_and_divergence_are_those_of_the_dense_normal",)),
