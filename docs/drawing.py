@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -92,16 +93,9 @@ def forward_run(world: ReferencePath) -> bytes:
     figure = Figure(figsize=(WIDE, 6.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.25), hspace=0.03)
     for axes, t in zip(above.subplots(1, len(TIMES)), TIMES, strict=True):
-        noised, _ = process.perturb(field(), torch.tensor(t), torch.Generator().manual_seed(0))
-        values = noised[0, 0].numpy()
-        spread = float(values.std())
-        axes.imshow((values - values.mean()).T, origin="lower", cmap="RdBu_r", vmin=-2.5 * spread, vmax=2.5 * spread)
+        spread = _panel(axes, process, t)
         axes.set_title(f"t = {t:g}", pad=4)
         axes.set_xlabel(f"std {spread:.2g}", fontsize=11, labelpad=4)
-        axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set_visible(True)
-            spine.set_color(RULE)
     gain_axes, noise_axes = below.subplots(1, 2)
     shades = ("#9ecae1", "#5aa2cf", "#1f6fb5", "#08306b")
     for t, shade in zip(TIMES[1:], shades, strict=True):
@@ -120,6 +114,41 @@ def forward_run(world: ReferencePath) -> bytes:
         axes.tick_params(axis="x", which="minor", bottom=False)
     noise_axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return png(figure, dpi=110)
+
+
+def gallery(classes: dict[str, type[LinearProcess]], columns: int = 2) -> bytes:
+    """Every process noising the same field with the same random numbers, PNG: one row of five times each."""
+    rows = -(-len(classes) // columns)
+    figure = Figure(figsize=(WIDE, 0.92 * rows), layout="constrained")
+    blocks = figure.subfigures(1, columns, wspace=0.04)
+    names = iter(classes.items())
+    for block in blocks:
+        grid = block.subplots(rows, len(TIMES))
+        for line in grid:
+            name, cls = next(names, ("", None))
+            for axes, t in zip(line, TIMES, strict=True):
+                if cls is None:
+                    axes.set_axis_off()
+                    continue
+                _panel(axes, world_of(on_the_box(cls)).process, t)
+            words = "\n".join(re.findall(r"[A-Z]+[a-z]*", name))
+            line[0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
+        for axes, t in zip(grid[0], TIMES, strict=True):
+            axes.set_title(f"t = {t:g}", fontsize=9, pad=3)
+    return png(figure, dpi=75)
+
+
+def _panel(axes: Axes, process: LinearProcess, t: float) -> float:
+    """The field noised to t, about its mean, on a scale of its own deviation, which is returned."""
+    noised, _ = process.perturb(field(), torch.tensor(t), torch.Generator().manual_seed(0))
+    values = noised[0, 0].numpy()
+    spread = float(values.std())
+    axes.imshow((values - values.mean()).T, origin="lower", cmap="RdBu_r", vmin=-2.5 * spread, vmax=2.5 * spread)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+        spine.set_color(RULE)
+    return spread
 
 
 def _along_wavenumber(axes: Axes, symbol: Tensor, colour: str, label: str, dotted: bool = False) -> None:
