@@ -16,6 +16,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
+# Other libraries to check against, without their dependencies.
+PEERS := $(VENV)/.peers
+
+$(PEERS): $(READY) tests/peers/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/peers/requirements.txt
+	@touch $(PEERS)
+
 .PHONY: help setup demo test test-all mutants lint docs bench clean
 
 help: ## What can be made
@@ -29,8 +36,8 @@ demo: $(READY) ## Simulate, train, sample, score, report: the whole job in five 
 test: $(READY) ## The tests, in minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-test-all: $(READY) ## All tests, slow ones and planted errors too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m 'slow or not slow'
+test-all: $(PEERS) ## All tests: slow ones, planted errors, and against other libraries too
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m 'slow or peers or (not slow and not peers)'
 
 mutants: $(READY) ## Plant wrong maths, one line at a time; every one must be caught
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.power.mutants

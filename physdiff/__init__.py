@@ -2,7 +2,9 @@
 
 import physdiff.laws
 import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
+from physdiff.bases import Graph, GraphBasis, Sphere, SphereBasis
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
+from physdiff.chain import Chain
 from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock
 from physdiff.clock_fit import fit_clock
 from physdiff.data.fields import FieldData, load_fields
@@ -20,9 +22,10 @@ from physdiff.trace import ExactTrace, Hutchinson
 load = FieldModel.load
 
 __all__ = [
-    "Ancestral", "AutonomousProcess", "Basis", "Clock", "Denoiser", "EmpiricalDenoiser", "ExactTrace",
-    "ExponentialClock", "FieldData", "FieldModel", "GaussianDenoiser", "GaussianField", "Grid", "Heun", "Hutchinson",
-    "IdentityBasis", "Kernel", "LinearClock", "LinearProcess", "LinearRateClock", "LogLikelihood", "LogSpaced",
-    "MixtureDenoiser", "PosteriorMean", "ReferencePath", "ReferenceSplitting", "Solver", "SpectralBasis", "Uniform",
-    "fit_clock", "load", "load_fields", "log_likelihood", "register", "sample",
+    "Ancestral", "AutonomousProcess", "Basis", "Chain", "Clock", "Denoiser", "EmpiricalDenoiser", "ExactTrace",
+    "ExponentialClock", "FieldData", "FieldModel", "GaussianDenoiser", "GaussianField", "Graph", "GraphBasis", "Grid",
+    "Heun", "Hutchinson", "IdentityBasis", "Kernel", "LinearClock", "LinearProcess", "LinearRateClock",
+    "LogLikelihood", "LogSpaced", "MixtureDenoiser", "PosteriorMean", "ReferencePath", "ReferenceSplitting", "Solver",
+    "SpectralBasis", "Sphere", "SphereBasis", "Uniform", "fit_clock", "load", "load_fields", "log_likelihood",
+    "register", "sample",
 ]  # fmt: skip

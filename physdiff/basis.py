@@ -22,25 +22,33 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from physdiff.grid import Grid
+from physdiff.grid import Domain, Grid
 
 # Below this size a dense matrix product beats the FFT on a CPU (experiments/benchmarks/transforms.py).
 MATRIX_LIMIT = 192
 
 
 class Basis(ABC):
-    """An orthonormal real transform of the fields on a grid.
+    """An orthonormal real transform of the fields on a grid, a graph or a sphere.
 
     Attributes:
         grid: Where the fields live.
+        resolved: Modes that are functions of the space, shape (*grid), bool. Where these are fewer than the cells, the
+            others complete them to an orthonormal basis. They hold what the cells can and the functions cannot, so that
+            no energy is lost unseen, and share one eigenvalue λ, so that their choice does not matter.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    grid: Any  # a Domain; each basis says which
+    resolved: Tensor
+
+    def __init__(self, grid: Domain, resolved: Tensor | None = None) -> None:
         self.grid = grid
+        self.resolved = torch.ones(grid.shape, dtype=torch.bool) if resolved is None else resolved
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -69,13 +77,17 @@ class Basis(ABC):
         """Modes that do not vary along any periodic axis, shape (*grid), bool."""
 
     @abstractmethod
-    def on(self, grid: Grid) -> Basis:
-        """The same kind of basis on another grid."""
+    def on(self, grid: Any) -> Basis:
+        """The same kind of basis on another grid (graph, sphere)."""
 
     @property
     def axes(self) -> tuple[int, ...]:
         """The trailing axes of a field, as negative numbers."""
         return tuple(range(-self.grid.ndim, 0))
+
+    def limit(self, x: Tensor) -> Tensor:
+        """Fields without what the basis does not resolve, shape (..., *grid)."""
+        return self.inverse(self.forward(x) * self.resolved.to(x.device))
 
     def apply(self, symbol: Tensor, y: Tensor) -> Tensor:
         """Act with a real or complex symbol (any shape that broadcasts) on modes, shape (..., *grid)."""
@@ -118,6 +130,8 @@ class Basis(ABC):
 
 class SpectralBasis(Basis):
     """Eigenvectors of the Laplacian under the grid's own boundaries (see the module's text)."""
+
+    grid: Grid
 
     def __init__(self, grid: Grid) -> None:
         super().__init__(grid)
@@ -194,7 +208,7 @@ class SpectralBasis(Basis):
 class IdentityBasis(Basis):
     """The cells themselves. Isotropic noise is diagonal in it; the Laplacian is not."""
 
-    def on(self, grid: Grid) -> IdentityBasis:
+    def on(self, grid: Domain) -> IdentityBasis:
         return IdentityBasis(grid)
 
     def forward(self, x: Tensor) -> Tensor:

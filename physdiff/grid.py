@@ -1,7 +1,8 @@
-"""Where a field lives: a regular box of cells, with a boundary condition on each axis.
+"""Where a field lives: what every domain tells (`Domain`), and the regular box of cells (`Grid`).
 
-Values sit at cell centres, x_i = origin + (i + ½)·spacing, on every axis and under every boundary, so that one
-array serves periodic, insulated and clamped sides alike and a refined grid covers the same box.
+On a grid each axis has a boundary condition. Values sit at cell centres, x_i = origin + (i + ½)·spacing, on every axis
+and under every boundary, so that one array serves periodic, insulated and clamped sides alike and a refined grid covers
+the same box.
 """
 
 from __future__ import annotations
@@ -9,11 +10,68 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 
 Boundary = Literal["periodic", "neumann", "dirichlet"]
+
+
+class Domain(Protocol):
+    """What processes, laws of data and solvers ask of the place where fields live: a grid, a graph, a sphere.
+
+    Cells need not be equal. A field that is handed to a basis carries the square root of each cell's share of volume,
+    x = √(v/v̄)·f; then sums over cells are integrals, and independent cells are white noise in space. On a grid v = v̄
+    and x is the field itself.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values of one field."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the values."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        ...
+
+    @property
+    def dimension(self) -> float:
+        """d of the space: a field of smoothness ν has the spectrum (κ² + λ)^−(ν + d/2)."""
+        ...
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Lengths, one per axis; they set default correlation lengths."""
+        ...
+
+    @property
+    def cell_volume(self) -> float:
+        """v̄: mean volume of a cell."""
+        ...
+
+    @property
+    def boundary(self) -> tuple[str, ...]:
+        """A word per axis; "periodic" where a wave can travel, and the basis has a derivative."""
+        ...
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Name of each axis."""
+        ...
+
+    def resized(self, shape: tuple[int, ...]) -> Self:
+        """The same kind of place with another number of cells."""
+        ...
+
+    def describe(self) -> str:
+        """One line for people."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +148,11 @@ class Grid:
         return math.prod(self.shape)
 
     @property
+    def dimension(self) -> float:
+        """Dimension of the space, one per axis."""
+        return self.ndim
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """Cell width along each axis, in `units`."""
         return tuple(e / n for e, n in zip(self.extent, self.shape, strict=True))
@@ -114,7 +177,11 @@ class Grid:
 
     def refined(self, factor: int) -> Grid:
         """The same box with `factor` times as many cells along each axis."""
-        return replace_shape(self, tuple(n * factor for n in self.shape))
+        return self.resized(tuple(n * factor for n in self.shape))
+
+    def resized(self, shape: tuple[int, ...]) -> Grid:
+        """The same box cut into another number of cells."""
+        return replace(self, shape=shape)
 
     def matches(self, other: Grid) -> bool:
         """Whether both are the same grid; lengths may differ by the rounding of a file's coordinates (1 in 10⁶)."""
@@ -133,6 +200,9 @@ class Grid:
         return " x ".join(f"{n} ({dim}, {b}, {e:.6g}{' ' + u if u else ''})" for n, dim, b, e, u in axes)
 
 
-def replace_shape(grid: Grid, shape: tuple[int, ...]) -> Grid:
-    """The same box cut into another number of cells."""
-    return replace(grid, shape=shape)
+D = TypeVar("D", bound=Domain)
+
+
+def replace_shape(grid: D, shape: tuple[int, ...]) -> D:
+    """The same kind of place with another number of cells."""
+    return grid.resized(shape)

@@ -1,4 +1,8 @@
-"""Laws of a basis: orthonormal, diagonal where it must be, and a faithful Fourier calculus along periodic axes."""
+"""Laws of a basis: orthonormal, diagonal where it must be, and a faithful Fourier calculus along periodic axes.
+
+On a graph the Laplacian is held to scipy's sparse one, on a sphere modes are held to scipy's spherical harmonics, and
+stationary fields to covariances that depend on the angle alone.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from typing import cast
 
 import numpy as np
 import torch
-from scipy import fft
+from scipy import fft, special
+from scipy.sparse import csgraph
 from torch import Tensor
 
+from physdiff.bases import GraphBasis, SphereBasis
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import BasisCase
 from physdiff.laws.law import Measurement, law
+from physdiff.spectra import matern_spectrum
 
 
 def _spectral(case: BasisCase) -> bool:
@@ -28,6 +35,18 @@ def _periodic(case: BasisCase) -> bool:
 
 def _oblique(case: BasisCase) -> bool:
     return case.is_spectral and case.basis.grid.boundary.count("periodic") >= 2
+
+
+def _turning(case: BasisCase) -> bool:
+    return case.has_laplacian and "periodic" in case.basis.grid.boundary
+
+
+def _graph(case: BasisCase) -> bool:
+    return isinstance(case.basis, GraphBasis)
+
+
+def _sphere(case: BasisCase) -> bool:
+    return isinstance(case.basis, SphereBasis)
 
 
 def _fields(case: BasisCase, n: int = 3, seed: int = 0) -> Tensor:
@@ -170,7 +189,7 @@ def derivative_is_exact(case: BasisCase) -> Iterator[Measurement]:
     yield Measurement("|D + Dᵀ|/k_max", skew, 1e-12)
 
 
-@law("basis", _periodic)
+@law("basis", _turning)
 def reflection_reverses_derivatives(case: BasisCase) -> Iterator[Measurement]:
     """Exchanging k and −k twice does nothing; around a derivative it changes the sign."""
     basis, y = case.basis, _fields(case, seed=4)
@@ -204,19 +223,27 @@ def _by_library(grid: Grid, symbol: Tensor, x: Tensor) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values))
 
 
+@law("basis", lambda case: case.has_laplacian)
+def symbols_compose(case: BasisCase) -> Iterator[Measurement]:
+    """One complex symbol after another is their product, in either order."""
+    basis, y = case.basis, _fields(case, seed=5)
+    a, b = _random_symbol(case, 6), _random_symbol(case, 7)
+    for first, then in ((b, a), (a, b)):
+        composed = basis.apply(then, basis.apply(first, y)) - basis.apply(a * b, y)
+        yield Measurement("|a(by) − (ab)y|", _largest(composed), 1e-11)
+
+
 @law("basis", _spectral)
 def symbols_are_multipliers(case: BasisCase) -> Iterator[Measurement]:
-    """Complex symbols compose by multiplication and equal multipliers of the Fourier transform of the field."""
+    """A complex symbol equals the multiplier of the Fourier transform of the field."""
     basis, x = case.basis, _fields(case, seed=5)
     y = basis.forward(x)
-    a, b = _random_symbol(case, 6), _random_symbol(case, 7)
-    composed = basis.apply(a, basis.apply(b, y)) - basis.apply(a * b, y)
-    yield Measurement("|a(by) − (ab)y|", _largest(composed), 1e-11)
+    a = _random_symbol(case, 6)
     difference = basis.inverse(basis.apply(a, y)) - _by_library(basis.grid, a, x)
     yield Measurement("|a∘x − scipy's|", _largest(difference), 1e-11)
 
 
-@law("basis", _periodic)
+@law("basis", _turning)
 def one_cell_of_shift_rolls(case: BasisCase) -> Iterator[Measurement]:
     """exp(−i k·a) with a of one cell moves a resolved field by one cell."""
     basis, grid = case.basis, case.basis.grid
@@ -229,7 +256,7 @@ def one_cell_of_shift_rolls(case: BasisCase) -> Iterator[Measurement]:
         alternating = alternating.reshape(-1, *[1] * (grid.ndim - 1 - axis))
         if n % 2 == 0:  # the derivative, and so the shift, does not see the Nyquist wave
             x = x - alternating * (alternating * x).mean(axis - grid.ndim, keepdim=True)
-        symbol = torch.exp(-grid.spacing[axis] * basis.derivative(axis))
+        symbol = torch.exp(-grid.extent[axis] / n * basis.derivative(axis))
         moved = basis.inverse(basis.apply(symbol, basis.forward(x)))
         worst = max(worst, _largest(moved - torch.roll(x, 1, axis - grid.ndim)))
     yield Measurement("|shift − roll|", worst, 1e-12)
@@ -252,3 +279,91 @@ def oblique_stripes_are_diagonal(case: BasisCase) -> Iterator[Measurement]:
     image = u.T @ torch.from_numpy(stationary) @ u
     off = image - torch.diag(image.diagonal())
     yield Measurement("off-diagonal covariance", _largest(off) / _largest(image), 1e-12)
+
+
+@law("basis", lambda case: case.has_laplacian)
+def unresolved_modes_are_completed(case: BasisCase) -> Iterator[Measurement]:
+    """Eigenvalues are finite and ≥ 0, and all modes that the basis does not resolve share one, none of them zero."""
+    basis = case.basis
+    yield Measurement("−λ", max(0.0, -float(basis.laplacian.min())), 0.0)
+    rest = basis.laplacian[~basis.resolved]
+    if len(rest):
+        yield Measurement("spread of λ where unresolved", float(rest.max() - rest.min()), 0.0)
+        yield Measurement("least λ where unresolved", float(rest.min()), 1e-3, at_least=True)
+        x = basis.limit(_fields(case, seed=9))
+        yield Measurement("|limit² − limit|", _largest(basis.limit(x) - x), 1e-12)
+        outside = basis.forward(x)[..., ~basis.resolved]
+        yield Measurement("energy left outside", _largest(outside), 1e-12)
+    symmetric = basis.reflect(basis.resolved.double()) - basis.resolved.double()
+    yield Measurement("resolved modes without their partner", _largest(symmetric), 0.0)
+
+
+@law("basis", _graph)
+def graph_laplacian_is_scipys(case: BasisCase) -> Iterator[Measurement]:
+    """−Δf at each node is v⁻¹(D − W)f by scipy's sparse Laplacian, for the values f of resolved fields."""
+    graph, basis = case.basis.grid, case.basis
+    x = basis.limit(_fields(case, seed=10))
+    image = graph.unweigh(basis.inverse(basis.laplacian * basis.forward(x)))
+    f = graph.unweigh(x).flatten(0, 1).numpy()
+    wanted = (csgraph.laplacian(graph.adjacency) @ f.T).T / graph.volumes
+    yield Measurement("|−Δf − v⁻¹(D − W)f|", _largest(image.flatten(0, 1) - torch.from_numpy(wanted)), 1e-11)
+    components, _ = csgraph.connected_components(graph.adjacency)
+    still = int((basis.laplacian[basis.resolved] == 0).sum())
+    expected = min(components, int(basis.resolved.sum()))
+    yield Measurement("modes with λ = 0, off the number of components", abs(still - expected), 0)
+
+
+@law("basis", _sphere)
+def modes_are_scipys_harmonics(case: BasisCase) -> Iterator[Measurement]:
+    """Mode (l, m) has the values Re Y + sign(m) Im Y of scipy's harmonic, and λ = l(l + 1)/R²."""
+    sphere, basis = case.basis.grid, case.basis
+    theta, phi = np.meshgrid(sphere.colatitude, sphere.longitude, indexing="ij")
+    worst, of_values = 0.0, 0.0
+    for degree in range(sphere.degree + 1):
+        for order in range(-degree, degree + 1):
+            unit = torch.zeros(sphere.shape, dtype=torch.float64)
+            unit[degree, order] = sphere.cell_volume**-0.5  # orthonormal over the sphere rather than over the cells
+            values = sphere.unweigh(basis.inverse(unit))
+            y = special.sph_harm_y(degree, abs(order), theta, phi) / sphere.radius
+            worst = max(worst, _largest(values - torch.from_numpy(y.real + np.sign(order) * y.imag)))
+            eigenvalue = degree * (degree + 1) / sphere.radius**2
+            of_values = max(of_values, abs(float(basis.laplacian[degree, order]) - eigenvalue))
+    yield Measurement("|mode − harmonic|", worst, 1e-11)
+    yield Measurement("|λ − l(l + 1)/R²|", of_values, 1e-12)
+    yield Measurement("resolved modes off (L + 1)²", abs(int(basis.resolved.sum()) - (sphere.degree + 1) ** 2), 0)
+
+
+@law("basis", _sphere)
+def stationary_fields_know_the_angle_only(case: BasisCase) -> Iterator[Measurement]:
+    """A resolved Matérn field has the covariance Σ (2l + 1)/(4πR²) 𝒮_l P_l(cos angle) between any two cells."""
+    sphere, basis = case.basis.grid, case.basis
+    c = matern_spectrum(basis, sphere.radius, 1.0) * basis.resolved
+    u = basis.dense()
+    covariance = u @ torch.diag(c.flatten()) @ u.T
+    shape = (sphere.size, *sphere.shape)
+    covariance = sphere.unweigh(sphere.unweigh(covariance.reshape(shape)).flatten(1).T.reshape(shape)).flatten(1)
+    theta, phi = (a.ravel() for a in np.meshgrid(sphere.colatitude, sphere.longitude, indexing="ij"))
+    points = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
+    density = c[:, 0].numpy() * sphere.cell_volume  # order 0 has all degrees
+    degrees = np.arange(sphere.degree + 1)
+    series = (2 * degrees + 1) / (4 * np.pi * sphere.radius**2) * density[: sphere.degree + 1]
+    wanted = np.polynomial.legendre.legval(np.clip(points.T @ points, -1, 1), series)  # rounding beyond ±1
+    yield Measurement("|covariance − Legendre series|", _largest(covariance - torch.from_numpy(wanted)), 1e-11)
+
+
+@law("basis", _sphere)
+def turning_the_sphere_turns_its_fields(case: BasisCase) -> Iterator[Measurement]:
+    """∂ along a parallel of a resolved mode is (m/R) times that of order −m, and no turn leaves the resolved modes."""
+    sphere, basis = case.basis.grid, case.basis
+    symbol = basis.derivative(1)
+    missed = 0.0
+    for degree in range(sphere.degree + 1):
+        for order in range(-degree, degree + 1):
+            unit, wanted = (torch.zeros(sphere.shape, dtype=torch.float64) for _ in range(2))
+            unit[degree, order] = 1.0
+            wanted[degree, -order] += order / sphere.radius
+            missed = max(missed, _largest(basis.apply(symbol, unit) - wanted))
+    yield Measurement("|∂ mode − (m/R) mode(−m)|", missed, 1e-12)
+    x = basis.limit(_fields(case, seed=11))
+    turned = basis.forward(torch.roll(x, 1, -1))[..., ~basis.resolved]
+    yield Measurement("energy that a turn brings outside", _largest(turned) if turned.numel() else 0.0, 1e-12)

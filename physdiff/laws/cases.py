@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
+from physdiff.bases import Graph, GraphBasis, Sphere, SphereBasis
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock import LinearClock
 from physdiff.clock_fit import fit_clock
@@ -42,6 +44,19 @@ GRIDS = (
 )
 
 
+# A ring with a chord, unequal weights and volumes; its normalised Laplacian; two components, one of them a lone node.
+GRAPHS = (
+    Graph(sparse.coo_array((
+        [1.0, 2.0, 0.5, 1.0, 3.0, 1.0, 0.7, 1.5] * 2,
+        ([0, 1, 2, 3, 4, 5, 6, 1, 1, 2, 3, 4, 5, 6, 0, 4], [1, 2, 3, 4, 5, 6, 0, 4, 0, 1, 2, 3, 4, 5, 6, 1]),
+    ), shape=(7, 7)), volumes=[1.0, 2.0, 1.0, 0.5, 1.5, 1.0, 1.0], dimension=2.0),
+    Graph(sparse.coo_array(([1.0] * 10, ([0, 1, 2, 3, 2, 1, 2, 3, 4, 4], [1, 2, 3, 4, 4, 0, 1, 2, 3, 2]))), "degree"),
+    Graph(sparse.coo_array(([1.0] * 6, ([0, 1, 2, 1, 2, 3], [1, 2, 3, 0, 1, 2])), shape=(5, 5))),
+)  # fmt: skip
+
+SPHERES = (Sphere(4, 8, 2.0), Sphere(5, 7), Sphere(5, 8, 0.5, "equiangular"))
+
+
 @dataclass(frozen=True)
 class BasisCase:
     """A basis on a grid."""
@@ -50,8 +65,13 @@ class BasisCase:
 
     @property
     def is_spectral(self) -> bool:
-        """Whether the basis has a Laplacian."""
+        """Whether the modes are waves on a box."""
         return isinstance(self.basis, SpectralBasis)
+
+    @property
+    def has_laplacian(self) -> bool:
+        """Whether the basis diagonalises the Laplacian."""
+        return not isinstance(self.basis, IdentityBasis)
 
     def __str__(self) -> str:
         return _place(self.basis)
@@ -66,8 +86,12 @@ def _place(basis: Basis) -> str:
 
 
 def basis_cases() -> Iterator[BasisCase]:
-    """The spectral basis of every grid, and the identity on one grid of each dimension."""
+    """The spectral basis of every grid, the identity on one grid of each dimension, graphs and spheres."""
     yield from (BasisCase(SpectralBasis(grid)) for grid in GRIDS)
+    yield from (BasisCase(GraphBasis(graph)) for graph in GRAPHS)
+    few = GraphBasis(GRAPHS[0])
+    yield BasisCase(GraphBasis(GRAPHS[0], few.laplacian[:3], few.dense()[:, :3]))
+    yield from (BasisCase(SphereBasis(sphere)) for sphere in SPHERES)
     yield from (BasisCase(IdentityBasis(grid)) for grid in (GRIDS[0], GRIDS[8], GRIDS[11]))
 
 
@@ -106,7 +130,7 @@ def smooth_reference(basis: Basis, channels: int = 1) -> GaussianField:
     """A law with a mean and a spectrum that falls by a decade or two."""
     generator = torch.Generator().manual_seed(11)
     shape = (channels, *basis.grid.shape)
-    if isinstance(basis, SpectralBasis):
+    if not isinstance(basis, IdentityBasis):
         spectrum = 1 / (1 + 30 * basis.laplacian / (basis.laplacian.max() + 1e-300)) ** 1.5
     else:
         spectrum = 0.2 + torch.rand(basis.grid.shape, generator=generator, dtype=torch.float64)
@@ -172,7 +196,10 @@ def process_cases(cls: type[LinearProcess], bases: list[Basis] | None = None) ->
         bases = [SpectralBasis(grid) for grid in GRIDS]
         if not needs_laplacian(cls):
             bases += [IdentityBasis(GRIDS[0]), IdentityBasis(GRIDS[8])]
+        bases += [GraphBasis(GRAPHS[0]), SphereBasis(SPHERES[0]), SphereBasis(SPHERES[2])]
     for number, basis in enumerate(bases):
+        if basis.grid.size == 1 and not cls.forgets:  # a lone cell is all mean, and nothing is left to forget
+            continue
         yield from instance_cases(cls(basis), with_linear_clock=number % 3 == 0)
 
 

@@ -9,16 +9,17 @@ PACKAGE = Path(__file__).parents[2] / "physdiff"
 
 # From the bottom up; a name stands for the module or for everything in the folder.
 LAYERS = (
-    ("registry", "grid", "clock", "randomness", "atomic"),
-    ("settings", "basis"),
+    ("registry", "grid", "clock", "schedules", "randomness", "atomic"),
+    ("settings", "basis", "bases"),
     ("spectra", "quadrature"),
     ("process",),
-    ("processes", "gaussian"),
+    ("processes", "gaussian", "bridge"),
     ("path",),
     ("clock_fit", "description"),
     ("denoisers", "networks"),
     ("objectives", "trace", "solvers"),
-    ("likelihood", "data"),
+    ("levels", "likelihood", "data"),
+    ("chain",),
     ("laws", "training.settings", "training.randomness", "training.augment"),
     ("model",),
     ("config",),
