@@ -75,11 +75,14 @@ def _percent(share: float) -> str:
 def facts(world: ReferencePath) -> list[tuple[str, str]]:
     """What the fitted clock does, in numbers."""
     clock, kept = world.process.running_clock, _kept(world, 1.0)
-    forgotten = next(t for t in np.linspace(0, 1, 101) if float(_kept(world, t)[1:].max()) <= 0.0201)
+    forgotten = next((t for t in np.linspace(0, 1, 101) if float(_kept(world, t)[1:].max()) <= 0.0201), None)
     return [
         ("physical time τ at t = 1", f"{clock.end:.3g}"),
         ("physical time from which t is logarithmic", f"{getattr(clock, 'onset', 0.0):.3g}"),
-        ("earliest t at which every mode but the mean keeps at most 2 % of its variance", f"{forgotten:.2f}"),
+        (
+            "earliest t at which every mode but the mean keeps at most 2 % of its variance",
+            "never" if forgotten is None else f"{forgotten:.2f}",
+        ),
         ("variance that the mean mode keeps at t = 1", _percent(float(kept[0]))),
         ("largest that another mode keeps", _percent(float(kept[1:].max()))),
         ("bound on the terminal mismatch", f"{world.terminal_mismatch / BOX.size:.2g} nats per mode"),

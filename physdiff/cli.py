@@ -1,6 +1,6 @@
 """The command line. Arguments are the arguments of the functions in `physdiff.commands`; YAML and dotted overrides mix.
 
-Exit codes: 0 done, 2 wrong usage or input (one line, no traceback), 1 a bug.
+Exit codes: 0 done, 2 wrong usage or input (one line, no traceback), 130 interrupted, 1 a bug.
 """
 
 from __future__ import annotations
@@ -18,14 +18,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # pyright:
 from physdiff.registry import nearest, processes
 from physdiff.settings import check_names
 
-INPUT_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    IsADirectoryError,
-    PermissionError,
-    FloatingPointError,
-)
+INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
+CONTINUED = ("train", "resume", "demo")
+SECTIONS = ("data", "training", "network", "denoiser")
 
 
 class UsageError(Exception):
@@ -90,6 +85,7 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
         for action, function in members.items():
             add(inner, action, function, f"{name} {action}")
     add(commands, "train", training.train)
+    add(commands, "resume", resume)
     add(commands, "sample", use.sample)
     add(commands, "likelihood", use.likelihood)
     add(commands, "evaluate", report.evaluate)
@@ -110,10 +106,29 @@ def run(arguments: Sequence[str]) -> int:
     key = f"{command} {action}" if action else command
     if action:
         settings = settings[action]
+    if "run" in settings:
+        _check_run_folder(settings["run"])
     built = parser.instantiate(parsed)
     values = built[command][action] if action else built[command]
     values = {name: value for name, value in vars(values).items() if name not in ("config", "action")}
     return functions[key](**values) or 0
+
+
+def resume(folder: str) -> int:
+    """Continue a run that was interrupted, with its own config.yaml.
+
+    Args:
+        folder: Run folder; options of `train` that follow it take the place of its settings.
+    """
+    return run(["resume", folder])
+
+
+def _check_run_folder(name: str) -> None:
+    if not name.strip():
+        raise ValueError(f"run must name a folder, such as runs/model; got '{name}'.")
+    for path in (Path(name), *Path(name).parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"run folder '{path}' is a file; choose another.")
 
 
 def _with_config(arguments: list[str]) -> list[str]:
@@ -138,8 +153,12 @@ def _resolve_process(arguments: list[str]) -> None:
     chosen, settings = None, []
     for i, word in enumerate(arguments):
         value = arguments[i + 1] if i + 1 < len(arguments) else ""
-        if word == "--config":
+        if word in ("--config", "--config="):
+            if word != "--config" or not value or value.startswith("-"):
+                raise UsageError("--config needs a YAML file, as in `physdiff train --config config.yaml`.")
             chosen, settings = _process_of_config(Path(value))
+        elif word.startswith("--config="):
+            chosen, settings = _process_of_config(Path(word.partition("=")[2]))
         elif word == "--process":
             chosen, settings = processes.find(value), []
             arguments[i + 1] = f"{chosen.__module__}.{chosen.__qualname__}"
@@ -156,14 +175,26 @@ def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
     """The physics that a YAML file names, and the names of the settings that it gives."""
     try:
         content = yaml.safe_load(path.read_text())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text; expected a YAML file of settings.") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold settings by name (data, process, training, ...).")
-    process = content.get("process")
-    if isinstance(process, dict) and isinstance(process.get("class_path"), str):
-        return processes.find(process["class_path"]), list(process.get("init_args") or {})
-    return (processes.find(process), []) if isinstance(process, str) else (None, [])
+    for section in SECTIONS:
+        if section in content and not isinstance(content[section], dict):
+            raise ValueError(f"{path}: '{section}' must hold settings by name; got {content[section]!r}.")
+    if "process" not in content:
+        return None, []
+    process = content["process"]
+    name, settings = (process, {}) if not isinstance(process, dict) else (
+        process.get("class_path"), process.get("init_args") or {}
+    )  # fmt: skip
+    if not isinstance(name, str) or not isinstance(settings, dict):
+        raise ValueError(
+            f"{path}: 'process' must be a name, such as Heat, or a class_path with init_args by name; got {process!r}."
+        )
+    return processes.find(name), list(settings)
 
 
 def main() -> None:
@@ -179,5 +210,8 @@ def main() -> None:
         print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
+        continued = len(sys.argv) > 1 and sys.argv[1] in CONTINUED
+        rest = "; the same command continues from the last checkpoint" if continued else ""
+        print(f"interrupted{rest}", file=sys.stderr)
         code = 130
     sys.exit(code)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from physdiff.clock import ExponentialClock
 from physdiff.gaussian import GaussianField
@@ -10,6 +13,7 @@ from physdiff.path import time_of_forgetting, time_of_onset
 from physdiff.process import LinearProcess
 
 P = TypeVar("P", bound=LinearProcess)
+EARLY = 1e-3  # physical time at which an author's symbols are looked at
 
 
 def fit_clock(process: P, reference: GaussianField, noise_level: float | None = None) -> P:
@@ -25,9 +29,10 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
             the variance in the data's weakest mode.
 
     Raises:
-        ValueError: no physical time meets the condition.
+        ValueError: no physical time meets the condition; a symbol of the process is of the wrong shape or value.
     """
     process = process.with_reference(reference)
+    _check_symbols(process, tuple(reference.spectrum.shape))
     if process.clock is not None:
         return process
     duration = time_of_forgetting(process, reference)
@@ -38,3 +43,32 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
             f"for (τ = {onset:.3g}); lower noise_level or change the settings of the process."
         )
     return process.with_clock(ExponentialClock(duration, onset))
+
+
+def _check_symbols(process: LinearProcess, shape: tuple[int, ...]) -> None:
+    """Raise unless drift and noise are finite tensors for modes of shape (channels, *grid), the noise real and >= 0."""
+    time = torch.tensor(EARLY, dtype=torch.float64)
+    for method in ("drift_symbol", "noise_spectrum"):
+        name = f"{type(process).__name__}.{method}"
+        symbol: Any = getattr(process, method)(time)
+        if not isinstance(symbol, Tensor):
+            raise ValueError(f"{name} must return a torch tensor; got {type(symbol).__name__}.")
+        got = tuple(symbol.shape)
+        if not _broadcasts(got, shape):
+            raise ValueError(
+                f"{name} has shape {got} at a time of shape (); expected one that broadcasts to {shape[1:]} (the grid) "
+                f"or to {shape} (channels, grid)."
+            )
+        if not bool(symbol.isfinite().all()):
+            bad = int((~symbol.isfinite()).sum())
+            raise ValueError(
+                f"{name} must be finite; got {bad} of {symbol.numel()} values that are not, at τ = {EARLY}."
+            )
+        if method == "noise_spectrum" and (symbol.is_complex() or bool((symbol < 0).any())):
+            found = "complex values" if symbol.is_complex() else f"{float(symbol.min()):.4g}"
+            raise ValueError(f"{name} must be real and at least 0; got {found} at τ = {EARLY}.")
+
+
+def _broadcasts(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    fits = (n in (1, wanted) for n, wanted in zip(reversed(got), reversed(shape), strict=False))
+    return len(got) <= len(shape) and all(fits)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from physdiff import clock as clocks
+from physdiff import schedules
 from physdiff.basis import Basis
 from physdiff.process import LinearProcess
 from physdiff.registry import nearest, processes
@@ -41,7 +45,8 @@ def to_process(values: dict[str, Any], basis: Basis) -> LinearProcess:
     cls = processes.find(values["class"])
     check_names(cls, values["settings"], leave_out=("basis", "clock"))
     settings = {name: _restored(value) for name, value in values["settings"].items()}
-    clock_class = getattr(clocks, values["clock"]["class"], None)
+    name = values["clock"]["class"]
+    clock_class = getattr(clocks, name, None) or getattr(schedules, name, None)
     if clock_class is None:
         known = [name for name in vars(clocks) if name.endswith("Clock")]
         raise ValueError(f"unknown clock '{values['clock']['class']}'. {nearest(values['clock']['class'], known)}")
@@ -64,4 +69,8 @@ def _is_ours(cls: type) -> bool:
 
 
 def _import_path(cls: type) -> str:
+    """As `processes.find` takes it; by file if its folder is not the one that commands are typed in."""
+    file = getattr(sys.modules[cls.__module__], "__file__", None)
+    if file is not None and "." not in cls.__module__ and Path(file).resolve().parent != Path.cwd():
+        return f"{os.path.relpath(file)}:{cls.__qualname__}"
     return f"{cls.__module__}.{cls.__qualname__}"

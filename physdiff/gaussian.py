@@ -55,7 +55,12 @@ class GaussianField:
 
     @classmethod
     def fit(
-        cls, fields: Tensor, basis: Basis, noise_level: float | None = None, homogeneous: bool = False
+        cls,
+        fields: Tensor,
+        basis: Basis,
+        noise_level: float | None = None,
+        homogeneous: bool = False,
+        rounding: Tensor | None = None,
     ) -> GaussianField:
         """The law with the data's mean and its variance per mode, tied over {k, −k}.
 
@@ -63,7 +68,9 @@ class GaussianField:
             fields: Data, shape (n, channels, *grid), n ≥ 2.
             basis: The basis of the law.
             noise_level: Standard deviation per cell of what counts as noise of the data; modes below it leave the
-                support. None: the rounding of the data's dtype.
+                support. None: only its rounding.
+            rounding: Standard deviation per cell of the data's rounding, shape (channels,), where it is not that of
+                `fields` itself: subtracting a mean leaves the rounding of what was stored.
             homogeneous: Whether the statistics are the same everywhere along periodic axes: the mean is then constant
                 along them.
 
@@ -83,12 +90,10 @@ class GaussianField:
         freedom = torch.where(estimated, len(modes) - 1.0, float(len(modes)))  # a mean that is known costs none
         spectrum = basis.symmetrise((modes - mean).square().sum(0) / freedom)
         over_grid = tuple(range(1, spectrum.ndim))
-        if noise_level is None:
+        if rounding is None:
             rounding = torch.finfo(fields.dtype).eps * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
-            floor = rounding.square()
-        else:
-            floor = torch.full((fields.shape[1],), float(noise_level) ** 2, dtype=torch.float64)
-        alive = spectrum > floor.reshape(-1, *[1] * basis.grid.ndim)
+        floor = rounding.to(torch.float64).clamp(min=noise_level or 0.0).square()
+        alive = (spectrum > floor.reshape(-1, *[1] * basis.grid.ndim)) & basis.resolved
         if not bool(alive.any(over_grid).all() if over_grid else alive.all()):
             raise ValueError("a channel of the data does not vary: no mode has a variance above its floor.")
         return cls(basis, mean, torch.where(alive, spectrum, 0.0), floor)
@@ -112,14 +117,15 @@ class GaussianField:
     ) -> GaussianField:  # fmt: skip
         """A Matérn field; see `physdiff.spectra.matern_spectrum`."""
         c = spectra.matern_spectrum(basis, correlation_length, smoothness, standard_deviation)
-        return cls.centred(basis, c, channels)
+        return cls.centred(basis, c * basis.resolved, channels)
 
     @classmethod
     def power_law(
         cls, basis: Basis, exponent: float, standard_deviation: float = 1.0, channels: int = 1
     ) -> GaussianField:
         """Variance per mode ∝ |k|^−exponent without a mean; see `physdiff.spectra.power_law_spectrum`."""
-        return cls.centred(basis, spectra.power_law_spectrum(basis, exponent, standard_deviation), channels)
+        c = spectra.power_law_spectrum(basis, exponent, standard_deviation) * basis.resolved
+        return cls.centred(basis, c * standard_deviation**2 / c.mean(), channels)
 
     # ---- what it is
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from scipy import stats
@@ -27,7 +27,8 @@ from tqdm import tqdm
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.gaussian import check_fields
 from physdiff.path import ReferencePath
-from physdiff.randomness import SampleNoise, keyed_generator
+from physdiff.randomness import SampleNoise, keyed_generator, require_seed
+from physdiff.registry import nearest
 from physdiff.trace import ExactTrace, Hutchinson
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -129,13 +130,15 @@ def log_likelihood(
         progress: Whether to show a bar.
 
     Raises:
-        ValueError: x is not on the model's grid, holds a value that is not finite (the first index is named), or has
-            energy outside the support; an unknown method.
+        ValueError: x is empty, not on the model's grid, holds a value that is not finite (the first index is named),
+            or has energy outside the support; an unknown method; a setting is outside its range.
+        FloatingPointError: an adaptive method cannot meet its tolerances.
     """
     path = denoiser.path
+    _check_settings(method, scored, rtol, atol, steps, chunk, seed)
     check_fields(x, path.reference.channels, path.basis)
-    if method not in ADAPTIVE + FIXED:
-        raise ValueError(f"unknown method '{method}'; known: {', '.join(ADAPTIVE + FIXED)}.")
+    if len(x) < 1:
+        raise ValueError(f"a likelihood needs at least 1 field; got x of shape {tuple(x.shape)}.")
     solve = _Solve(path, method, rtol, atol, steps)
     estimator = ExactTrace() if trace == "exact" else trace
     parts: list[dict[str, Tensor]] = []
@@ -162,6 +165,20 @@ def log_likelihood(
         gaussian_bias=path.bias_at_t_min if scored == "field" else 0.0,
         terminal_mismatch=path.terminal_mismatch,
     )
+
+
+def _check_settings(method: str, scored: str, rtol: float, atol: float, steps: int, chunk: int, seed: int) -> None:
+    if method not in ADAPTIVE + FIXED:
+        raise ValueError(f"unknown method '{method}'. {nearest(method, ADAPTIVE + FIXED)}")
+    if scored not in get_args(Scored):
+        raise ValueError(f"scored must be 'field', 'noised' or 'state'; got '{scored}'.")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite; got {value}.")
+    for name, count in (("steps", steps), ("chunk", chunk)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1; got {count}.")
+    require_seed(seed)
 
 
 def _densities(
@@ -216,8 +233,6 @@ def _state(denoiser: PosteriorMean, x: Tensor, scored: Scored, seeds: list[int])
     if scored == "noised":
         noise = SampleNoise(seeds, "t_min")(tuple(reference.spectrum.shape))
         return point.restore(comoving + point.noise_variance.sqrt() * noise), 0.0
-    if scored != "field":
-        raise ValueError(f"scored must be 'field', 'noised' or 'state'; got '{scored}'.")
     log_volume = point.log_gain.real.expand_as(reference.spectrum)[reference.support].sum()
     return point.restore(comoving), float(log_volume)
 
@@ -275,9 +290,18 @@ class _Solve:
         """z and the integral of the divergence (so many columns) at the other end."""
         times = self.log_times.flip(0) if backwards else self.log_times
         state = (z, torch.zeros(len(z), columns, dtype=z.dtype, device=z.device))
-        found = odeint(
-            flow, state, times.to(z.device), rtol=self.rtol, atol=self.atol, method=self.method, options=self.options
-        )
+        try:
+            found = odeint(
+                flow, state, times.to(z.device), rtol=self.rtol, atol=self.atol, method=self.method,
+                options=self.options,
+            )  # fmt: skip
+        except AssertionError as error:
+            if "underflow in dt" not in str(error):
+                raise
+            raise FloatingPointError(
+                f"{self.method} cannot meet rtol = {self.rtol:g} and atol = {self.atol:g}: its step shrank to nothing; "
+                "raise the tolerances, or take a fixed-step method such as rk4."
+            ) from None
         self.most_evaluations = max(self.most_evaluations, flow.evaluations)
         return found[0][-1], found[1][-1]
 

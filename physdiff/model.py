@@ -7,6 +7,8 @@ network), `weights.safetensors` and `reference.safetensors`.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +81,11 @@ class FieldModel:
         """Where its fields live."""
         return self.denoiser.path.basis.grid
 
+    @property
+    def boundary_override(self) -> str | None:
+        """The boundary that it was trained with in place of its data's own; None for the data's own."""
+        return self.card.get("settings", {}).get("data", {}).get("boundary")
+
     def untrained(self) -> FieldModel:
         """The same model with the network as it was before training: the Gaussian reference field."""
         path = self.denoiser.path
@@ -132,8 +139,10 @@ class FieldModel:
             terminal_mismatch.
 
         Raises:
-            ValueError: the data is on another grid, lacks a field, has other units, or holds a bad value.
+            ValueError: the data is on another grid, lacks a field, has other units, or holds a bad value; `scored` is
+                not "field" or "noised".
         """
+        require_physical(settings.get("scored", self.scored))
         result = self.score(self.normalised(data), **settings)
         shift = self.log_det
         per_sample = {
@@ -240,24 +249,30 @@ class FieldModel:
             folder = folder / "model"
         if not (folder / "model.json").is_file():
             raise FileNotFoundError(f"'{folder}' holds no model: there is no model.json in it or in its model/.")
-        meta = _read_json(folder / "model.json")
-        grid = Grid(**meta["grid"])
-        basis = SpectralBasis(grid)
+        file = folder / "model.json"
+        meta = _read_json(file)
         law = _read_tensors(folder / "reference.safetensors")
-        reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
-        process = description.to_process(meta["process"], basis)
-        network_settings = NetworkSettings(**{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])})
-        network = build_network(grid, len(meta["names"]), network_settings, meta["whitened_input"])
+        weights = _read_tensors(folder / "weights.safetensors")
+        with _intact(file, KeyError, TypeError, ValueError):
+            grid = Grid(**meta["grid"])
+            basis = SpectralBasis(grid)
+            layout = NetworkSettings(**{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])})
+            network = build_network(grid, len(meta["names"]), layout, meta["whitened_input"])
+        with _intact(folder / "reference.safetensors", KeyError, TypeError, ValueError):
+            reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
+        with _intact(file, KeyError, TypeError):  # a ValueError is about the user's own process file
+            process = description.to_process(meta["process"], basis)
         try:
-            network.load_state_dict(_read_tensors(folder / "weights.safetensors"))
+            network.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
-        path = ReferencePath(process, reference, meta["t_min"])
-        denoiser = Denoiser(network, path, meta["mode_scaling"], meta["whitened_input"])
-        return cls(
-            denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
-            network_settings, meta["noise_level"], meta["card"],
-        )  # fmt: skip
+        with _intact(file, KeyError, TypeError, ValueError):
+            path = ReferencePath(process, reference, meta["t_min"])
+            denoiser = Denoiser(network, path, meta["mode_scaling"], meta["whitened_input"])
+            return cls(
+                denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
+                layout, meta["noise_level"], meta["card"],
+            )  # fmt: skip
 
 
 def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened_input: bool) -> UNet:
@@ -268,11 +283,31 @@ def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened
     )  # fmt: skip
 
 
+def require_physical(scored: str) -> None:
+    """Raise unless fields in physical units can be scored so."""
+    if scored not in ("field", "noised"):
+        raise ValueError(f"scored must be 'field' or 'noised' for fields in physical units; got '{scored}'.")
+
+
+@contextmanager
+def _intact(path: Path, *failures: type[Exception]) -> Iterator[None]:
+    """Within the block, what fails is due to the content of a file."""
+    try:
+        yield
+    except failures as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise ValueError(f"{path} is damaged or of another version: {reason}.") from error
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        meta = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}.") from None
+    found = meta.get("format") if isinstance(meta, dict) else None
+    if found != 1:
+        raise ValueError(f"{path} is damaged or of another version: its format is {found!r}; expected 1.")
+    return meta
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from torch import Tensor
 from physdiff import quadrature
 from physdiff.basis import Basis
 from physdiff.clock import Clock
+from physdiff.registry import processes
 
 if TYPE_CHECKING:
     from physdiff.gaussian import GaussianField
@@ -217,3 +218,17 @@ class Kernel:
         """Fields drawn from the transition, given the fields x, shape (batch, channels, *grid)."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
         return self.basis.inverse(self.basis.apply(self.gain, self.basis.forward(x)) + self.variance.sqrt() * noise)
+
+
+def _unfit(cls: type) -> str | None:
+    """What a class lacks to be a process, for a message."""
+    if not issubclass(cls, LinearProcess):
+        return "is not a subclass of physdiff.LinearProcess"
+    if missing := sorted(cls.__abstractmethods__):
+        return f"is abstract; it must define {' and '.join(missing)}"
+    if "__dataclass_fields__" not in vars(cls):
+        return "is no dataclass; put @dataclass(frozen=True) above it"
+    return None
+
+
+processes.unfit = _unfit

@@ -13,6 +13,12 @@ import torch
 from torch import Tensor
 
 
+def require_seed(seed: int) -> None:
+    """Raise unless a seed is a whole number in [0, 2⁶³)."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number, at least 0 and below 2**63; got {seed!r}.")
+
+
 def keyed_generator(seed: int, *keys: int | str) -> torch.Generator:
     """A CPU generator whose state is a hash of the seed and the keys."""
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in (seed, *keys))

@@ -11,7 +11,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,10 +33,14 @@ class Registry:
 
     Args:
         kind: The word for one entry in messages, such as "process".
+
+    Attributes:
+        unfit: What a user's class lacks to be one of this kind, as the end of a sentence; None if it lacks nothing.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.unfit: Callable[[type], str | None] = lambda cls: None
         self._classes: dict[str, type] = {}
 
     def register(self, cls: T) -> T:
@@ -57,7 +62,8 @@ class Registry:
         """The class of a registered name, of `module.Class`, or of `path/to/file.py:Class`.
 
         Raises:
-            ValueError: there is no such name, module, file or class, or it is of another kind.
+            ValueError: there is no such name, module, file or class; its file cannot be imported; it is of another
+                kind.
         """
         if name in self._classes:
             return self._classes[name]
@@ -73,11 +79,13 @@ class Registry:
             try:
                 module = importlib.import_module(module_name)
             except ModuleNotFoundError as error:
-                if error.name is None or not module_name.startswith(error.name):
-                    raise
+                if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                    raise self._broken(name, error) from error
                 raise ValueError(
                     f"{self.kind} '{name}': there is no module '{module_name}' here or on the Python path."
                 ) from None
+            except Exception as error:
+                raise self._broken(name, error) from error
         return self._member(module, class_name, name)
 
     def _from_file(self, name: str) -> type:
@@ -86,7 +94,10 @@ class Registry:
         if not file.is_file():
             raise ValueError(f"{self.kind} '{name}': there is no file {path}.")
         with _importable(str(file.parent)):
-            module = importlib.import_module(file.stem)
+            try:
+                module = importlib.import_module(file.stem)
+            except Exception as error:
+                raise self._broken(name, error) from error
         if Path(getattr(module, "__file__", "") or "").resolve() != file:
             raise ValueError(f"{self.kind} '{name}': a module named '{file.stem}' exists already; rename the file.")
         if not class_name:
@@ -95,7 +106,7 @@ class Registry:
                 raise ValueError(
                     f"{self.kind} '{name}': the file registers {len(own)} classes; name one, as in {path}:MyClass."
                 )
-            return own[0]
+            return self._fit(own[0], name)
         return self._member(module, class_name, name)
 
     def _member(self, module: Any, class_name: str, name: str) -> type:
@@ -106,7 +117,27 @@ class Registry:
                 f"{self.kind} '{name}': {module.__name__} has no class '{class_name}'. "
                 f"{nearest(class_name, classes) if classes else 'It defines no class.'}"
             )
+        return self._fit(cls, name)
+
+    def _fit(self, cls: type, name: str) -> type:
+        if reason := self.unfit(cls):
+            raise ValueError(f"{self.kind} '{name}': {cls.__name__} {reason}.")
         return cls
+
+    def _broken(self, name: str, error: Exception) -> ValueError:
+        """Where in the user's code an import failed, and why."""
+        if isinstance(error, SyntaxError):
+            file, line, reason = error.filename or "", error.lineno, error.msg
+        else:
+            ours = (__file__, importlib.__file__)
+            frames = traceback.extract_tb(error.__traceback__)
+            theirs = [f for f in frames if f.filename not in ours and not f.filename.startswith("<frozen")]
+            file, line = (theirs[0].filename, theirs[0].lineno) if theirs else ("", None)
+            reason = f"{type(error).__name__}: {error}"
+        where = "" if line is None else f"line {line}: "
+        if where and Path(file).name != Path(name.partition(":")[0]).name:
+            where = f"{file}, {where}"
+        return ValueError(f"{self.kind} '{name}': {where}{reason.rstrip('.')}.")
 
 
 class _importable:

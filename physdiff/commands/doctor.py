@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 import torch
-
-PACKAGES = (
-    "physdiff", "torch", "torchdiffeq", "numpy", "scipy", "xarray", "h5py", "h5netcdf", "jsonargparse",
-    "safetensors", "matplotlib", "jinja2",
-)  # fmt: skip
 
 
 def doctor() -> int:
     """Report versions, devices, and a self-check of the exact Gaussian likelihood."""
     print(f"python {platform.python_version()} on {platform.platform()}, {torch.get_num_threads()} threads")
     missing = 0
-    for package in PACKAGES:
+    for package in packages():
         try:
             print(f"  {package:14} {version(package)}")
         except PackageNotFoundError:
@@ -33,6 +29,12 @@ def doctor() -> int:
     )
     sys.stdout.flush()
     return 0 if trusted and not missing else 1
+
+
+def packages() -> list[str]:
+    """physdiff and what it cannot do without."""
+    needed = [r for r in requires("physdiff") or [] if "extra ==" not in r]
+    return ["physdiff", *(re.split(r"[\s\[<>=!~;]", requirement)[0] for requirement in needed)]
 
 
 def _self_check() -> float:

@@ -16,7 +16,7 @@ from physdiff.model import FieldModel
 def evaluate(
     run: str,
     data: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
     title: str | None = None,
 ) -> None:
@@ -24,15 +24,16 @@ def evaluate(
 
     Args:
         run: Run folder.
-        data: Data set folder; the one it was trained on when not given.
-        split: Split to evaluate on.
+        data: Data set folder or file; the one it was trained on when not given.
+        split: Split of a folder to evaluate on; "test" when not given.
         settings: How to evaluate.
         title: Headline of the report.
     """
     folder = Path(run)
     model = FieldModel.load(folder)
     source = data or model.card["data"]
-    held_out = load_fields(source, model.names, split)
+    split = split or ("test" if Path(source).is_dir() else None)
+    held_out = load_fields(source, model.names, split, model.boundary_override)
     title = title or f"{', '.join(model.names)} · {Path(source).name}"
     findings = evaluate_model(model, held_out, settings, title)
     findings = dataclasses.replace(findings, metrics=read_metrics(folder))

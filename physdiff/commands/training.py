@@ -44,33 +44,39 @@ def train(
     job = prepare(process, settings)
     path = job.model.denoiser.path
     folder = Path(run)
+    config = resolved_config(settings, process(path.basis), path.clock, run)
     if not (folder / "config.yaml").exists():
-        with replacing_file(folder / "config.yaml") as partial:
-            partial.write_text(resolved_config(settings, process(path.basis), path.clock, run))
+        _write(config, folder)
     print(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock}; {path.reference.n_support} degrees of freedom; "
         f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
     )
     _, result = run_job(job, folder)
+    _write(config, folder)  # a run that was prolonged is described by its last settings
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
     loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f}"
     print(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss} (the Gaussian reference scores 1 or more)")
     print(f"model: {folder / 'model'}")
 
 
+def _write(config: str, folder: Path) -> None:
+    with replacing_file(folder / "config.yaml") as partial:
+        partial.write_text(config)
+
+
 def resolved_config(settings: RunSettings, process: LinearProcess, clock: Clock, run: str) -> str:
     """The settings of a run as YAML, with the clock that was chosen from the data; `physdiff train` takes it."""
     described = description.of_process(process.with_clock(clock))
-    clock = {
-        "class_path": f"physdiff.clock.{described['clock']['class']}",
+    cls = type(process)
+    along = {
+        "class_path": f"{type(clock).__module__}.{type(clock).__qualname__}",
         "init_args": described["clock"]["settings"],
     }
-    cls = type(process)
     config: dict[str, Any] = {
         "process": {
             "class_path": f"{cls.__module__}.{cls.__qualname__}",
-            "init_args": {**described["settings"], "clock": clock},
+            "init_args": {**described["settings"], "clock": along},
         },
         **asdict(settings),
         "run": run,

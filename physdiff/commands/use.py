@@ -9,7 +9,7 @@ import xarray as xr
 
 from physdiff.atomic import replacing_file
 from physdiff.data.fields import load_fields
-from physdiff.model import FieldModel
+from physdiff.model import FieldModel, require_physical
 from physdiff.solvers import solvers
 
 
@@ -69,9 +69,14 @@ def likelihood(
         roundtrip: Whether to integrate back and report the error.
         out: File to write; RUN/likelihood.nc when not given.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 field; got {limit}.")
+    if scored is not None:
+        require_physical(scored)
     model = FieldModel.load(run)
     folder = Path(data or model.card["data"])
-    fields = load_fields(folder, model.names, split or ("test" if folder.is_dir() else None))
+    split = split or ("test" if folder.is_dir() else None)
+    fields = load_fields(folder, model.names, split, model.boundary_override)
     if limit is not None:
         fields = fields.first(limit)
     settings: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "steps": steps, "seed": seed}

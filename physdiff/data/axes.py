@@ -87,7 +87,7 @@ def _box(dim: str, centres: np.ndarray, attrs: Mapping[str, Any], source: str) -
             f"{source}: dimension '{dim}' has coordinates of shape {centres.shape}; expected one number per cell, (n,)."
         )
     if "grid_extent" in attrs and "grid_origin" in attrs:
-        origin, extent = float(attrs["grid_origin"]), float(attrs["grid_extent"])
+        origin, extent = (_number(dim, name, attrs[name], source) for name in ("grid_origin", "grid_extent"))
         check_centres(dim, centres, origin, extent, source)
         return origin, extent
     if len(centres) == 1:
@@ -101,6 +101,18 @@ def _box(dim: str, centres: np.ndarray, attrs: Mapping[str, Any], source: str) -
             f"their spacing runs from {steps.min():.6g} to {steps.max():.6g}."
         )
     return float(centres[0]) - spacing / 2, spacing * len(centres)
+
+
+def _number(dim: str, name: str, value: Any, source: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise ValueError(
+            f"{source}: dimension '{dim}' has the attribute {name} = {text(value)!r}; expected a finite number."
+        )
+    return number
 
 
 def _tolerance(centres: np.ndarray, spacing: float) -> float:

@@ -12,9 +12,9 @@ Source: Ho, Jain and Abbeel (2020), eq. 7, per mode; Bao et al. (2022), theorem 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from physdiff.bridge import bridge
 from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
 
 
@@ -42,17 +42,9 @@ class Ancestral(Solver):
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
         path = dynamics.path
         here, there = path.at(t), path.at(s)
-        support = path.reference.support
-        expected = here.wiener_gain.to(y) * here.deviation(y) + dynamics.residual(y, t)
-        variance_here = torch.where(support, here.noise_variance, 1.0)
-        gain = torch.exp((here.log_gain - there.log_gain).real)
-        # From the clean field on, all noise was received, the start's too.
-        received = here.noise_variance if s == 0 else path.process.variance(here.time, there.time) * support
-        back = gain * there.noise_variance / variance_here
-        forget = there.amplitude * received / variance_here
-        spread = there.noise_variance * received / variance_here
-        spread = spread + self.uncertainty * forget.square() * here.posterior_variance
-        rest = here.deviation(y) - here.amplitude.to(y) * expected
+        expected = here.wiener(y) + dynamics.residual(y, t)
+        back = bridge(path.process, there.time, here.time)
+        forget = back.on_clean.abs().square()
+        spread = (back.variance + self.uncertainty * forget * here.posterior_variance) * path.reference.support
         drawn = noise(tuple(y.shape[1:])).to(y)
-        comoving = there.amplitude.to(y) * expected + back.to(y) * rest + spread.sqrt().to(y) * drawn
-        return there.restore(comoving)
+        return back.mean(expected, y) + there.rotate(spread.sqrt().to(y) * drawn)

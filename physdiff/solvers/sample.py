@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from physdiff.denoisers.posterior_mean import PosteriorMean
-from physdiff.randomness import SampleNoise, keyed_generator
+from physdiff.randomness import SampleNoise, keyed_generator, require_seed
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.solver import ReverseDynamics, Solver
 from physdiff.solvers.time_grid import LogSpaced, TimeGrid
@@ -48,10 +48,11 @@ def sample(
         Fields in the model's units, shape (n, channels, *grid), float64.
 
     Raises:
-        ValueError: n, steps or chunk is below 1.
+        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³).
     """
     if min(n, chunk) < 1:
         raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
+    require_seed(seed)
     solver = ReferenceSplitting() if solver is None else solver
     path = denoiser.path
     times = (LogSpaced() if time_grid is None else time_grid).times(path, steps)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,13 @@ def run_identity(module: nn.Module, data: Tensor, settings: TrainSettings, signa
 
     Args:
         module: What is trained; the name, type and shape of each of its parameters and buffers count.
-        data: What it is trained on; its type and shape count.
+        data: What it is trained on; its type, shape and content count.
         settings: All count but those in `FREE_SETTINGS`, and `steps` while the schedule is constant.
         signature: Whatever else the caller wants to hold fixed, in one line: the grid, the process.
     """
     return {
         "signature": signature,
-        "data": _shape(data),
+        "data": f"{_shape(data)}, digest {blake2b(data.cpu().numpy().tobytes(), digest_size=8).hexdigest()}",
         "parameters": {name: _shape(tensor) for name, tensor in module.state_dict().items()},
         "settings": asdict(settings),
     }
@@ -45,14 +47,25 @@ def require_same_run(stored: dict[str, Any], current: dict[str, Any], checkpoint
                 "change it back, or train in another folder."
             )
 
-    for name in ("signature", "data"):
-        require_same(name, stored.get(name), current[name])
+    was, now = (_parts(state.get("signature", "")) for state in (stored, current))
+    for name in dict.fromkeys((*now, *was)):
+        require_same(name, was.get(name, "absent"), now.get(name, "absent"))
+    require_same("data", stored.get("data"), current["data"])
     for part in ("parameters", "settings"):
         was, now = stored.get(part, {}), current[part]
         for name in dict.fromkeys((*now, *was)):
             if part == "parameters" or not _is_free(name, was, now):
                 label = f"parameter '{name}'" if part == "parameters" else name
                 require_same(label, was.get(name, "absent"), now.get(name, "absent"))
+
+
+def _parts(signature: str) -> dict[str, Any]:
+    """A signature by its parts, if it is a JSON object; else in one piece."""
+    try:
+        found = json.loads(signature)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"signature": signature}
 
 
 def _is_free(setting: str, was: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,10 +70,11 @@ def _model_and_tensors(
     process: ProcessOn, settings: RunSettings, data: FieldData, held_out: FieldData
 ) -> tuple[FieldModel, Tensor, Tensor]:
     normaliser = Standardise.fit(data.values, data.names)
-    fields, valid = (normaliser.forward(torch.from_numpy(d.values)).float() for d in (data, held_out))
+    fields, valid = (normaliser.forward(torch.from_numpy(d.values).double()) for d in (data, held_out))
     basis = SpectralBasis(data.grid)
-    reference = GaussianField.fit(fields, basis, homogeneous=settings.data.homogeneous)
     noise_level = settings.data.noise_level
+    homogeneous = settings.data.homogeneous
+    reference = GaussianField.fit(fields, basis, noise_level, homogeneous, rounding_of(data, normaliser))
     physics = fit_clock(process(basis), reference, noise_level)
     onset = torch.tensor(time_of_onset(physics, reference, noise_level), dtype=torch.float64)
     path = ReferencePath(physics, reference, float(physics.running_clock.inverse(onset)))
@@ -81,7 +83,14 @@ def _model_and_tensors(
     denoiser = Denoiser(network, path, joined.mode_scaling, joined.whitened_input)
     card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
     model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
-    return model, fields, valid
+    return model, fields.float(), valid.float()
+
+
+def rounding_of(data: FieldData, normaliser: Standardise) -> Tensor:
+    """Standard deviation per cell of the rounding of the stored values, in normalised units, shape (channels,)."""
+    values = data.values.astype(np.float64)
+    size = np.sqrt(np.square(values).mean((0, *range(2, values.ndim))))
+    return torch.from_numpy(np.finfo(data.values.dtype).eps * size) / normaliser.std
 
 
 def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, TrainResult]:
@@ -102,7 +111,7 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
 
     result = train(
         model.denoiser, loss, job.train, job.valid, job.settings.training, folder,
-        signature=signature(model), progress=progress,
+        signature=signature(model, job.settings.data.homogeneous), progress=progress,
     )  # fmt: skip
     assert isinstance(result.ema, Denoiser)
     card = {
@@ -119,12 +128,15 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
     return trained, result
 
 
-def signature(model: FieldModel) -> str:
+def signature(model: FieldModel, homogeneous: bool) -> str:
     """What must be the same for a run to be continued: grid, fields, process with its clock, denoiser."""
     path = model.denoiser.path
     parts: dict[str, Any] = {
         "grid": model.grid.describe(),
         "fields": list(model.names),
+        "normaliser": model.normaliser.to_dict(),
+        "homogeneous": homogeneous,
+        "noise_level": model.noise_level,
         "process": description.of_process(path.process),
         "t_min": path.t_min,
         "mode_scaling": model.denoiser.mode_scaling,

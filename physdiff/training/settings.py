@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from physdiff.randomness import require_seed
+
 Schedule = Literal["cosine", "constant"]
 
 
@@ -67,6 +69,7 @@ class TrainSettings:
             raise ValueError(f"gradient_clip must be positive and finite, or None; got {self.gradient_clip}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1); got {self.ema_decay}.")
+        require_seed(self.seed)
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -210,3 +210,34 @@ def test_energy_outside_the_support_is_refused(work: Path) -> None:
     shifted = type(data)(data.values + 0.1, data.grid, data.names, data.units, data.trajectory, data.time, "shifted")
     with pytest.raises(ValueError, match="energy outside the support"):
         model.log_likelihood(shifted, probes=2)
+
+
+def test_run_folder_refuses_other_data_of_the_same_shape(work: Path) -> None:
+    shutil.rmtree(work / "data")
+    make(work / "data", seed=1, train_runs=12, valid_runs=4, test_runs=4, cells=16, duration=3.0, progress=False)
+    refused(run(work, "train", "config.yaml"), "run", "step-00000006")
+
+
+def test_boundary_in_place_of_the_datas_own(work: Path) -> None:
+    done = run(
+        work, "train", "config.yaml", "--data.boundary", "neumann", "--data.homogeneous", "false", "--run", "walls"
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(work, "likelihood", "walls", "--limit", "1", "--probes", "2", "--method", "midpoint", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+
+
+def test_physics_of_another_folder_is_found_again(work: Path) -> None:
+    (work / "sub").mkdir()
+    (work / "sub" / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from physdiff.processes.heat import Heat\n"
+        "from physdiff import AutonomousProcess\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine(AutonomousProcess):\n"
+        "    def drift_symbol(self, time): return -1 - self.basis.laplacian\n"
+        "    def noise_spectrum(self, time): return 1 + 0 * self.basis.laplacian\n"
+    )
+    done = run(work, "train", "config.yaml", "--process", "sub/mine.py:Mine", "--run", "mine")
+    assert done.returncode == 0, done.stderr
+    assert run(work, "sample", "mine", "--n", "1", "--steps", "1").returncode == 0

@@ -26,6 +26,14 @@ def test_the_market_of_mutants_is_wide() -> None:
     assert any("determinant" in meaning for meaning in on_mixtures_alone)
 
 
+IN_EVERY_RUN = ("sign of the divergence", "log-determinants missing", "sign of the log-determinants")
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.meaning in IN_EVERY_RUN], ids=str)
+def test_planted_likelihood_errors_are_killed_in_every_run(mutant: Mutant) -> None:
+    assert verdict(mutant)[0] == "killed"
+
+
 @pytest.mark.slow
 def test_the_tests_pass_without_a_planted_error() -> None:
     clean_run(MUTANTS)

@@ -12,10 +12,13 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock import LinearClock
+from physdiff.data.fields import FieldData
+from physdiff.data.normalise import Standardise
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import smooth_reference
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
+from physdiff.training.job import rounding_of
 
 GRIDS = [
     Grid(7, 2.0),
@@ -156,3 +159,20 @@ def test_what_is_refused() -> None:
     x[1, 0, 4] = np.nan
     with pytest.raises(ValueError, match=r"1 values that are not finite, the first at index \(1, 0, 4\)"):
         GaussianField(basis, ones, ones).log_prob(torch.from_numpy(x))
+
+
+def test_an_offset_wakes_no_dead_mode() -> None:
+    """float32 data at 300 ± 1: what is left of its rounding is no mode of the field."""
+    basis = SpectralBasis(Grid((8, 8)))
+    band = torch.where(basis.laplacian < 300, 1.0, 0.0).double()  # |k| < 2.8 waves
+    law = GaussianField(basis, torch.zeros(1, 8, 8).double(), band.unsqueeze(0))
+    x = law.sample(64, torch.Generator().manual_seed(1)).numpy()
+    found = []
+    for offset in (0.0, 300.0):
+        values = (x + offset).astype(np.float32)
+        data = FieldData(values, basis.grid, ("u",), ("K",), np.arange(64), np.zeros(64), "made")
+        normaliser = Standardise.fit(values)
+        fields = normaliser.forward(torch.from_numpy(values).double())
+        fit = GaussianField.fit(fields, basis, rounding=rounding_of(data, normaliser))
+        found.append(fit.n_support)
+    assert found == [int(band.sum())] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -98,6 +99,22 @@ def test_untrained_likelihood_is_the_closed_form(cls: type, scored: Scored) -> N
             assert result.gaussian_bias == (path.bias_at_t_min if scored == "field" else 0.0)
     print(f"{cls.__name__}, {scored}: largest error {worst:.1e} nats per dimension")
     assert worst < 1e-8
+
+
+def test_noised_fields_have_the_noise_of_t_min() -> None:
+    """The state that `scored="noised"` scores is m x + √S ε: variance of ε is 1, to 4 standard errors."""
+    basis = SpectralBasis(Grid(8))
+    reference = GaussianField.matern(basis, 0.3)
+    path = ReferencePath(fit_clock(VariancePreserving(basis), reference), reference, 0.4)
+    n = 400
+    x = reference.sample(n, torch.Generator().manual_seed(3))
+    settings: dict[str, Any] = {"method": "midpoint", "steps": 1, "chunk": n}
+    result = log_likelihood(GaussianDenoiser(path), x, scored="noised", **settings)
+    point = path.at(0.4)
+    noise = point.unwhiten(result.latent) - point.amplitude * basis.forward(x)  # the latent stands still
+    mean_square = float((noise.square() / point.noise_variance).mean())
+    print(f"mean square of the noise {mean_square:.4f}")
+    assert abs(mean_square - 1) < 4 * math.sqrt(2 / noise.numel())
 
 
 def test_default_t_min_scores_fields_almost_at_their_own_density() -> None:
@@ -324,7 +341,7 @@ def test_what_is_refused() -> None:
         (broken, {}, "1 values that are not finite, the first at index (2, 0, 1, 3)"),
         (x + 1.0, {}, "outside the support"),
         (x + 1.0, {"scored": "state"}, "outside the support"),
-        (x, {"method": "rk5"}, "unknown method 'rk5'; known: dopri5"),
+        (x, {"method": "rk5"}, "unknown method 'rk5'. Did you mean 'rk4'?"),
         (x, {"scored": "clean"}, "scored must be 'field', 'noised' or 'state'; got 'clean'"),
     ):
         with pytest.raises(ValueError) as error:

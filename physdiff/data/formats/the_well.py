@@ -92,7 +92,7 @@ def read_grid(file: h5py.File, boundary: str | Sequence[str] | None = None) -> G
         raise ValueError(f"{source}: '/dimensions' has no attribute 'spatial_dims'; expected the names of the axes.")
     axes: dict[str, tuple[np.ndarray, Mapping[str, Any]]] = {}
     for dim in _texts(dimensions.attrs["spatial_dims"]):
-        centres = member(dimensions, dim)
+        centres = _numbers(dimensions, dim)
         if _flag(centres, "sample_varying", False) or _flag(centres, "time_varying", False):
             raise ValueError(f"{source}: dimension '{dim}' varies between samples or in time; expected one fixed grid.")
         attrs = dict(centres.attrs)
@@ -119,10 +119,10 @@ def _side(file: h5py.File, dim: str) -> str:
 
 def read_times(file: h5py.File) -> tuple[int, np.ndarray]:
     """Number of trajectories N of a file, and the time of each frame, shape (N, T), float64."""
-    time = member(member(file, "dimensions"), "time")
+    time = _numbers(member(file, "dimensions"), "time")
     if "n_trajectories" in file.attrs:
         count: Any = file.attrs["n_trajectories"]
-        trajectories = int(np.ravel(count)[0])
+        trajectories = _count(file, count)
     else:
         varying = [f for f, _ in field_components(file).values() if _flag(f, "sample_varying", True)]
         trajectories = varying[0].shape[0] if varying else 1
@@ -140,7 +140,8 @@ def field_components(file: h5py.File) -> dict[str, tuple[h5py.Dataset, tuple[int
     dims = _texts(member(file, "dimensions").attrs.get("spatial_dims", []))
     components: dict[str, tuple[h5py.Dataset, tuple[int, ...]]] = {}
     for order, name in enumerate(_FIELD_GROUPS):
-        for field, dataset in _members(file, name).items():
+        for field in _members(file, name):
+            dataset = _numbers(member(file, name), field)
             for index in itertools.product(range(len(dims)), repeat=order):
                 suffix = "_" * bool(order) + "".join(dims[i] for i in index)
                 components[field + suffix] = (dataset, index)
@@ -194,7 +195,32 @@ def _read_component(
 
 def _members(file: h5py.Group, name: str) -> Mapping[str, Any]:
     group: Any = file[name] if name in file else {}
+    if isinstance(group, h5py.Dataset):
+        raise ValueError(f"{file.file.filename}: '{group.name}' is a dataset; The Well's layout asks for a group.")
     return group
+
+
+def _numbers(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A member of a group that must be an array of real numbers."""
+    found = member(group, name)
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{group.file.filename}: '{found.name}' is a group; expected a dataset of numbers.")
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"{group.file.filename}: '{found.name}' holds {found.dtype}; expected real numbers.")
+    return found
+
+
+def _count(file: h5py.File, value: Any) -> int:
+    """The attribute n_trajectories."""
+    try:
+        count = int(np.ravel(value)[0])
+    except (TypeError, ValueError, IndexError):
+        count = 0
+    if count < 1:
+        raise ValueError(
+            f"{file.filename} has the attribute n_trajectories = {text(value)!r}; expected a whole number, at least 1."
+        )
+    return count
 
 
 def _flag(dataset: h5py.Dataset, name: str, default: bool) -> bool:

@@ -1,0 +1,368 @@
+"""Bad input of every kind ends in one clear line and exit code 2, in this process."""
+
+import json
+import shutil
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+import physdiff.likelihood
+from datasets.turbulence import make
+from physdiff import FieldModel, cli, load_fields
+from physdiff.basis import SpectralBasis
+from physdiff.clock_fit import fit_clock
+from physdiff.evaluation.evaluate import EvaluationSettings
+from physdiff.gaussian import GaussianField
+from physdiff.grid import Grid
+from physdiff.process import LinearProcess
+from physdiff.processes.heat import Heat
+from physdiff.registry import processes
+from physdiff.solvers import sample
+from physdiff.training.settings import TrainSettings
+
+pytestmark = pytest.mark.xdist_group("bad input")  # one worker trains the run for all
+CONFIG = {
+    "process": "Heat",
+    "data": {"path": "data", "homogeneous": True},
+    "network": {"width": 4, "multipliers": [1, 2]},
+    "training": {"steps": 2, "batch_size": 4},
+    "run": "run",
+}
+PHYSICS = """
+from dataclasses import dataclass
+import torch
+from physdiff.process import LinearProcess
+
+
+class Loose:
+    pass
+
+
+@dataclass(frozen=True)
+class Half(LinearProcess):
+    def drift_symbol(self, time):
+        return -torch.ones(())
+
+
+class Bare(LinearProcess):
+    rate: float = 1.0
+
+    def drift_symbol(self, time):
+        return -torch.ones(())
+
+    def noise_spectrum(self, time):
+        return torch.ones(())
+"""
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data (16²), a config and a run of two steps."""
+    folder = tmp_path_factory.mktemp("work")
+    make(folder / "data", train_runs=4, valid_runs=2, test_runs=2, cells=16, duration=2.0, progress=False)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.run(["train", "config.yaml"]) == 0
+    return folder
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, a copy that a test may spoil."""
+    folder = Path(shutil.copytree(trained, tmp_path / "work"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def refused(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run a command line; expect exit code 2 and one line that holds all the words, which is returned."""
+
+    def check(*arguments: str, words: tuple[str, ...]) -> str:
+        monkeypatch.setattr(sys, "argv", ["physdiff", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stopped.value.code == 2, lines
+        assert lines[-1].startswith("physdiff: error: "), lines
+        for word in words:
+            assert word in lines[-1], f"'{word}' is not in: {lines[-1]}"
+        return lines[-1]
+
+    return check
+
+
+# ---- likelihood
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("limit", "0", ("limit", "at least 1", "0")),
+        ("limit", "-3", ("limit", "at least 1", "-3")),
+        ("scored", "state", ("scored", "'field' or 'noised'", "state")),
+        ("rtol", "0", ("rtol", "positive and finite", "0")),
+        ("atol", "-1", ("atol", "positive and finite", "-1")),
+        ("rtol", "nan", ("rtol", "nan")),
+        ("steps", "0", ("steps", "at least 1", "0")),
+        ("seed", "-1", ("seed", "-1")),
+        ("seed", str(2**63), ("seed", str(2**63))),
+        ("method", "dopry5", ("dopry5", "dopri5")),
+    ],
+)
+def test_likelihood(refused: Refused, work: Path, option: str, value: str, words: tuple[str, ...]) -> None:
+    refused("likelihood", "run", f"--{option}={value}", words=words)
+    assert not (work / "run" / "likelihood.nc").exists()
+
+
+def test_likelihood_of_a_model(trained: Path) -> None:
+    model = FieldModel.load(trained / "run")
+    data = load_fields(trained / "data", split="test").first(2)
+    with pytest.raises(ValueError, match="'field' or 'noised'"):
+        model.log_likelihood(data, scored="state")
+    fields = model.normalised(data)
+    for settings, words in (
+        ({"chunk": 0}, "chunk must be at least 1; got 0"),
+        ({"steps": 0, "method": "rk4"}, "steps must be at least 1; got 0"),
+        ({"scored": "stat"}, "scored must be 'field', 'noised' or 'state'; got 'stat'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            physdiff.likelihood.log_likelihood(model.denoiser, fields, **settings)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="at least 1 field"):
+        physdiff.likelihood.log_likelihood(model.denoiser, fields[:0])
+
+
+def test_a_step_that_shrinks_to_nothing(trained: Path) -> None:
+    """A velocity that is random at each call cannot be integrated to any tolerance."""
+    model = FieldModel.load(trained / "run")
+    fields = model.normalised(load_fields(trained / "data", split="test").first(1))
+    generator = torch.Generator().manual_seed(0)
+
+    def erratic(x: Tensor, *_: object) -> Tensor:
+        return x * 1e6 * torch.randn((), generator=generator)
+
+    model.denoiser.residual = erratic  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(FloatingPointError, match="dopri5 cannot meet rtol = 1e-10"):
+        model.score(fields, probes=1, rtol=1e-10, atol=1e-10)
+
+
+# ---- a user's process
+
+
+@pytest.mark.parametrize(
+    ("source", "member", "words"),
+    [
+        ("class :\n", "", ("line 1", "invalid syntax")),
+        ("x = 1\ny = 1 / 0\n", "", ("line 2", "ZeroDivisionError", "division by zero")),
+        ("import no_such_package\n", "", ("line 1", "no_such_package")),
+        (PHYSICS, ":Missing", ("no class 'Missing'",)),
+        (PHYSICS, ":Loose", ("Loose is not a subclass of physdiff.LinearProcess",)),
+        (PHYSICS, ":Half", ("Half is abstract", "noise_spectrum")),
+        (PHYSICS, ":Bare", ("Bare is no dataclass", "@dataclass(frozen=True)")),
+    ],
+)
+@pytest.mark.parametrize("dotted", [False, True])
+def test_process_file(
+    refused: Refused, work: Path, request: pytest.FixtureRequest, source: str, member: str, words: tuple[str, ...],
+    dotted: bool,
+) -> None:  # fmt: skip
+    stem = f"physics_{zlib.crc32(request.node.name.encode())}"
+    (work / f"{stem}.py").write_text(source)
+    name = f"{stem}.{member[1:] or 'Any'}" if dotted else f"{stem}.py{member}"
+    refused("train", "config.yaml", "--process", name, words=(f"process '{name}': ", *words))
+    sys.modules.pop(stem, None)
+
+
+def test_every_registered_process_is_fit() -> None:
+    assert [processes.unfit(cls) for cls in processes.classes().values()] == [None] * len(processes.classes())
+
+
+GRID = Grid(shape=(8, 6), extent=(1.0, 1.0), boundary="periodic")
+
+
+@dataclass(frozen=True)
+class Given(LinearProcess):
+    """A process of whatever symbols a test gives."""
+
+    drift: object = None
+    noise: object = None
+
+    def drift_symbol(self, time: Tensor) -> Tensor:
+        return self.drift  # pyright: ignore[reportReturnType]
+
+    def noise_spectrum(self, time: Tensor) -> Tensor:
+        return self.noise  # pyright: ignore[reportReturnType]
+
+
+ONE = torch.ones((), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("drift", "noise", "message"),
+    [
+        (-1.0, ONE, r"Given.drift_symbol must return a torch tensor; got float"),
+        (-ONE.expand(6, 8), ONE, r"Given.drift_symbol has shape \(6, 8\).*\(8, 6\)"),
+        (-ONE, ONE.expand(1, 1, 8, 6), r"Given.noise_spectrum has shape \(1, 1, 8, 6\).*\(1, 8, 6\)"),
+        (-ONE, ONE.expand(2, 8, 6), r"Given.noise_spectrum has shape \(2, 8, 6\).*\(1, 8, 6\)"),
+        (-ONE * torch.inf, ONE, r"Given.drift_symbol must be finite"),
+        (-ONE, ONE * torch.nan, r"Given.noise_spectrum must be finite"),
+        (-ONE, -ONE, r"Given.noise_spectrum must be real and at least 0; got -1"),
+        (-ONE, ONE * 1j, r"Given.noise_spectrum must be real and at least 0; got complex"),
+    ],
+)
+def test_symbols(drift: object, noise: object, message: str) -> None:
+    basis = SpectralBasis(GRID)
+    fields = torch.randn(40, 1, 8, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    reference = GaussianField.fit(fields, basis, homogeneous=True)
+    with pytest.raises(ValueError, match=message):
+        fit_clock(Given(basis, drift, noise), reference)
+    assert fit_clock(Heat(basis), reference).clock is not None
+
+
+# ---- the command line
+
+
+def test_run_folder(refused: Refused, work: Path) -> None:
+    (work / "afile").write_text("")
+    refused("train", "config.yaml", "--run", "afile", words=("run folder 'afile' is a file; choose another",))
+    refused("train", "config.yaml", "--run", "afile/in", words=("run folder 'afile' is a file; choose another",))
+    refused("train", "config.yaml", "--run", "", words=("run must name a folder", "''"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"process": 5}, ("config.yaml: 'process' must be a name", "got 5")),
+        ({"process": {"class_path": 3}}, ("config.yaml: 'process' must be a name", "3")),
+        ({"training": 7}, ("config.yaml: 'training' must hold settings by name", "got 7")),
+        ({"data": ["a"]}, ("config.yaml: 'data' must hold settings by name", "['a']")),
+    ],
+)
+def test_config(refused: Refused, work: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
+    (work / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
+    refused("train", "config.yaml", words=words)
+    refused("train", "--config=config.yaml", words=words)
+
+
+def test_config_that_is_no_text_or_not_named(refused: Refused, work: Path) -> None:
+    (work / "config.yaml").write_bytes(bytes(range(128, 256)))
+    refused("train", "config.yaml", words=("config.yaml is not text",))
+    refused("train", "--config", words=("--config needs a YAML file",))
+    refused("train", "--config", "--run", "x", words=("--config needs a YAML file",))
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("train", "interrupted; the same command continues from the last checkpoint"),
+        ("demo", "interrupted; the same command continues from the last checkpoint"),
+        ("sample", "interrupted"),
+    ],
+)
+def test_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, line: str
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["physdiff", command])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.strip() == line
+
+
+def test_resume_is_a_command(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.run(["--help"])
+    assert "resume" in capsys.readouterr().out
+    refused("resume", "nowhere", words=("nowhere/config.yaml",))
+    refused("resume", words=("folder",))
+
+
+# ---- a damaged model
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 2}, ("format is 2", "expected 1")),
+        ({"grid": {"shape": [16, 16], "colour": 3}}, ("damaged or of another version", "colour")),
+        ({"network": {"multipliers": [1], "colour": 3}}, ("damaged or of another version", "colour")),
+        ({"t_min": 7}, ("damaged or of another version", "t_min", "7")),
+        ({"process": {"class": "Heat"}}, ("damaged or of another version", "no 'settings'")),
+    ],
+)
+def test_model(refused: Refused, work: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
+    file = work / "run" / "model" / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    refused("sample", "run", words=("model.json", *words))
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("samples", 1), ("likelihood_fields", 1), ("sample_steps", 0), ("likelihood_steps", 0), ("tolerance", 0.0),
+        ("tolerance", float("nan")), ("seed", -1), ("seed", 2**63),
+    ],
+)  # fmt: skip
+def test_evaluation_settings(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} .*got {value}"):
+        EvaluationSettings(**{name: value})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds(trained: Path, seed: int) -> None:
+    with pytest.raises(ValueError, match=f"seed .*got {seed}"):
+        TrainSettings(steps=1, seed=seed)
+    with pytest.raises(ValueError, match=f"seed .*got {seed}"):
+        sample(FieldModel.load(trained / "run").denoiser, 1, seed=seed)
+
+
+# ---- data
+
+
+def _group_for_a_field(file: h5py.File) -> None:
+    del file["t0_fields/vorticity"]
+    file.create_group("t0_fields/vorticity")
+
+
+def _words_for_a_count(file: h5py.File) -> None:
+    file.attrs["n_trajectories"] = "many"
+
+
+def _words_for_an_extent(file: h5py.File) -> None:
+    file["dimensions/x"].attrs["grid_origin"] = 0.0
+    file["dimensions/x"].attrs["grid_extent"] = "wide"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_group_for_a_field, ("t0_fields/vorticity", "is a group")),
+        (_words_for_a_count, ("n_trajectories", "'many'")),
+        (_words_for_an_extent, ("dimension 'x'", "grid_extent", "'wide'")),
+    ],
+)
+def test_data(refused: Refused, work: Path, spoil: Callable[[h5py.File], None], words: tuple[str, ...]) -> None:
+    with h5py.File(work / "data" / "data" / "train" / "turbulence.hdf5", "r+") as file:
+        spoil(file)
+    refused("train", "config.yaml", "--run", "new", words=("turbulence.hdf5", *words))
+    assert not (work / "new").exists()
