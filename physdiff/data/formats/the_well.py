@@ -95,7 +95,7 @@ def read_grid(file: h5py.File, boundary: str | Sequence[str] | None = None) -> G
         centres = _numbers(dimensions, dim)
         if _flag(centres, "sample_varying", False) or _flag(centres, "time_varying", False):
             raise ValueError(f"{source}: dimension '{dim}' varies between samples or in time; expected one fixed grid.")
-        attrs = dict(centres.attrs)
+        attrs: dict[str, Any] = dict(centres.attrs)
         if boundary is None and "grid_boundary" not in attrs:
             attrs["grid_boundary"] = _side(file, dim)
         axes[dim] = (centres[()], attrs)
