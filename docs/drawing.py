@@ -15,8 +15,10 @@ from physdiff import GaussianDenoiser, GaussianField, Grid, LogSpaced, Reference
 from physdiff.evaluation.figure_style import INK, MUTED, RULE, WIDE, half_figure, png, styled
 from physdiff.laws.cases import smooth_reference
 from physdiff.laws.stepping import carried
-from physdiff.process import LinearProcess
+from physdiff.phase_space import PhaseSpaceProcess
+from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.processes.heat import Heat
+from physdiff.semilinear import SemilinearProcess
 from physdiff.solvers import ReverseDynamics, Solver, solvers
 
 BOX = Grid((64, 64), 1.0, "periodic")
@@ -30,6 +32,11 @@ CAPTION = (
     "reference of correlation length ¼ and smoothness ½, with noise that starts to matter at "
     f"{NOISE_LEVEL:g} of the data's standard deviation."
 )
+PHASE_SPACE_CAPTION = (
+    "The pictures are x of the pair (x, v). Gain and variance are those of the "
+    "[statistic](../../design.md#phase-space-one-number-per-mode-is-enough) y = m u, which is all that a denoiser is "
+    "given: |m|²c/S is what x and v together know of the data; x alone may swing through zero while v has it."
+)
 CONVERGENCE_CAPTION = (
     "Whitened error of the samples' covariance (root mean square over its entries) against denoiser evaluations, for "
     "Gaussian data whose spectrum differs from the reference's by factors of ⅓ to 3, on six cells under Heat, with "
@@ -39,7 +46,16 @@ CONVERGENCE_CAPTION = (
 )
 
 
-def on_the_box(cls: type[LinearProcess]) -> LinearProcess:
+SIMULATED_CAPTION = (
+    "*Above:* the same field (three bumps and a step, mean 0, standard deviation 1) run to five times with one noise; "
+    "colours span ±2.5 standard deviations about the mean of each panel. *Below:* the variance V of the modes over 64 "
+    "runs, against wavenumber, for the whole equation (lines) and for its linear part alone (dashes): what lies "
+    "between them is the reaction's. The dotted line is the data's. The clock is the one `fit_clock` chooses for a Matérn "
+    "reference of correlation length ¼ and smoothness ½."
+)
+
+
+def on_the_box(cls: type[ForwardProcess]) -> ForwardProcess:
     """A process with its default settings on the box."""
     return cls(SpectralBasis(BOX))
 
@@ -58,7 +74,12 @@ def field() -> Tensor:
 def world_of(process: LinearProcess) -> ReferencePath:
     """The process with a clock fitted to a rough reference, and that reference."""
     reference = GaussianField.matern(process.basis, 0.25, 0.5)
-    return ReferencePath(fit_clock(process, reference, NOISE_LEVEL), reference)
+    return ReferencePath(clocked(process), reference)
+
+
+def clocked(process: ForwardProcess) -> ForwardProcess:
+    """The process with the clock of `world_of`."""
+    return fit_clock(process, GaussianField.matern(process.basis, 0.25, 0.5), NOISE_LEVEL)
 
 
 def _kept(world: ReferencePath, t: float) -> Tensor:
@@ -105,7 +126,7 @@ def forward_run(world: ReferencePath) -> bytes:
         kernel = process.kernel(torch.tensor(t))
         _along_wavenumber(gain_axes, kernel.gain.abs(), shade, f"t = {t:g}")
         _along_wavenumber(noise_axes, kernel.variance, shade, f"t = {t:g}")
-    _along_wavenumber(noise_axes, reference.spectrum[0], INK, "data, c", dotted=True)
+    _along_wavenumber(noise_axes, reference.spectrum[0], INK, "data, c", line=":")
     gain_axes.set(ylabel="gain |m|", ylim=(-0.03, 1.05))
     noise_axes.set(ylabel="variance S per mode", yscale="log")
     low = float(reference.spectrum.min())
@@ -119,7 +140,45 @@ def forward_run(world: ReferencePath) -> bytes:
     return png(figure, dpi=110)
 
 
-def gallery(classes: dict[str, type[LinearProcess]], columns: int = 2) -> bytes:
+@styled
+def simulated_run(process: SemilinearProcess) -> bytes:
+    """One field at five times, and the variance of the modes of many, with the reaction and without, PNG."""
+    figure = Figure(figsize=(WIDE, 6.0), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.05), hspace=0.03)
+    for axes, t in zip(above.subplots(1, len(TIMES)), TIMES, strict=True):
+        spread = _panel(axes, process, t)
+        axes.set_title(f"t = {t:g}", pad=4)
+        axes.set_xlabel(f"std {spread:.2g}", fontsize=11, labelpad=4)
+    axes = below.subplots(1, 1)
+    reference = GaussianField.matern(process.basis, 0.25, 0.5)
+    fields = reference.sample(64, torch.Generator().manual_seed(1))
+    states = _states(process, fields)
+    zero = torch.zeros((), dtype=torch.float64)
+    for t, shade in zip(TIMES[1:], ("#9ecae1", "#5aa2cf", "#1f6fb5", "#08306b"), strict=True):
+        modes = process.basis.forward(states[t])[:, 0]
+        time = process.physical_time(torch.tensor(t))
+        carried = torch.exp(2 * process.linear.log_gain(time, zero).real) * reference.spectrum[0]
+        _along_wavenumber(axes, process.basis.symmetrise(modes.square().mean(0)), shade, f"t = {t:g}", band=False)
+        _along_wavenumber(axes, carried + process.linear.variance(time, zero), shade, "", line="--", band=False)
+    _along_wavenumber(axes, reference.spectrum[0], INK, "data, c", line=":")
+    axes.set(ylabel="variance V per mode", yscale="log", xscale="log", xlabel="wavenumber |k|")
+    axes.set_xticks([np.pi, 10, 100], ["0", "10", "100"])
+    axes.tick_params(axis="x", which="minor", bottom=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return png(figure, dpi=110)
+
+
+def _states(process: SemilinearProcess, fields: Tensor) -> dict[float, Tensor]:
+    """Fields at the five times of one noisy run each."""
+    start = float(process.physical_time(torch.tensor(0.02)))
+    grid = [process.physical_time(torch.tensor(t)) for t in np.linspace(0, 1, 49)]
+    times = torch.cat([torch.zeros(1), torch.tensor([start]), torch.stack(grid[1:])]).to(torch.float64)
+    states = process.simulate(fields, times.unique(), torch.Generator().manual_seed(0))
+    wanted = [process.physical_time(torch.tensor(t)) for t in TIMES]
+    return {t: states[int((times.unique() - w).abs().argmin())] for t, w in zip(TIMES, wanted, strict=True)}
+
+
+def gallery(classes: dict[str, type[ForwardProcess]], columns: int = 2) -> bytes:
     """Every process noising the same field with the same random numbers, PNG: one row of five times each."""
     rows = -(-len(classes) // columns)
     figure = Figure(figsize=(WIDE, 0.92 * rows), layout="constrained")
@@ -133,7 +192,7 @@ def gallery(classes: dict[str, type[LinearProcess]], columns: int = 2) -> bytes:
                 if cls is None:
                     axes.set_axis_off()
                     continue
-                _panel(axes, world_of(on_the_box(cls)).process, t)
+                _panel(axes, clocked(on_the_box(cls)), t)
             words = "\n".join(re.findall(r"[A-Z]+[a-z]*", name))
             line[0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8.5, labelpad=6)
         for axes, t in zip(grid[0], TIMES, strict=True):
@@ -141,9 +200,16 @@ def gallery(classes: dict[str, type[LinearProcess]], columns: int = 2) -> bytes:
     return png(figure, dpi=75)
 
 
-def _panel(axes: Axes, process: LinearProcess, t: float) -> float:
+def _panel(axes: Axes, process: ForwardProcess, t: float) -> float:
     """The field noised to t, about its mean, on a scale of its own deviation, which is returned."""
-    noised, _ = process.perturb(field(), torch.tensor(t), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(process, SemilinearProcess):
+        noised = _states(process, field())[t]
+    elif isinstance(process, PhaseSpaceProcess):  # the field itself, not what a denoiser is given of field and velocity
+        noised, _ = process.phase_kernel(torch.tensor(t)).sample(field(), generator)
+    else:
+        assert isinstance(process, LinearProcess)
+        noised, _ = process.perturb(field(), torch.tensor(t), generator)
     values = noised[0, 0].numpy()
     spread = float(values.std())
     axes.imshow((values - values.mean()).T, origin="lower", cmap="RdBu_r", vmin=-2.5 * spread, vmax=2.5 * spread)
@@ -154,7 +220,7 @@ def _panel(axes: Axes, process: LinearProcess, t: float) -> float:
     return spread
 
 
-def _along_wavenumber(axes: Axes, symbol: Tensor, colour: str, label: str, dotted: bool = False) -> None:
+def _along_wavenumber(axes: Axes, symbol: Tensor, colour: str, label: str, line: str = "-", band: bool = True) -> None:
     """A symbol against |k|: a line through the mean of each shell, its range shaded, the mean mode as a dot."""
     values = symbol.expand(BOX.shape).flatten().numpy()
     k = SpectralBasis(BOX).laplacian.sqrt().flatten().numpy()
@@ -163,9 +229,10 @@ def _along_wavenumber(axes: Axes, symbol: Tensor, colour: str, label: str, dotte
     low, high = np.full(len(shells), np.inf), np.full(len(shells), -np.inf)
     np.minimum.at(low, index, values)
     np.maximum.at(high, index, values)
-    axes.plot(shells[1:], middle[1:], color=colour, label=label, linestyle=":" if dotted else "-")
-    axes.fill_between(shells[1:], low[1:], high[1:], color=colour, alpha=0.25, linewidth=0)
-    axes.plot(np.pi, middle[0], "o", color=colour, markersize=5, markerfacecolor="white" if dotted else colour)
+    axes.plot(shells[1:], middle[1:], color=colour, label=label, linestyle=line)
+    if band:
+        axes.fill_between(shells[1:], low[1:], high[1:], color=colour, alpha=0.25, linewidth=0)
+    axes.plot(np.pi, middle[0], "o", color=colour, markersize=5, markerfacecolor=colour if line == "-" else "white")
 
 
 # ---- solvers

@@ -18,8 +18,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 import physdiff
-from physdiff.process import AutonomousProcess, LinearProcess
+from physdiff.phase_space import PhaseSpaceProcess
+from physdiff.process import AutonomousProcess, ForwardProcess, LinearProcess
 from physdiff.registry import processes
+from physdiff.semilinear import SemilinearProcess
 from physdiff.solvers import Solver, solvers
 
 HERE = Path(__file__).parent
@@ -65,7 +67,7 @@ def _write(path: Path, text: str) -> None:
 # ---- pages
 
 
-def process_page(members: list[type[LinearProcess]], path: Path) -> str:
+def process_page(members: list[type[ForwardProcess]], path: Path) -> str:
     """The page of one file of `physdiff/processes`, Markdown."""
     parts = _opening(members[0])
     for cls in members:
@@ -87,15 +89,37 @@ def process_page(members: list[type[LinearProcess]], path: Path) -> str:
         head = ("name", "default", "on the 64 x 64 unit box", "meaning")
         parts += ["**Settings**", _table(head, rows)] if rows else []
         parts += rest
-        solved = "exactly, from the equation" if issubclass(cls, AutonomousProcess) else _how_solved(cls)
         refines = "leaves the resolved modes alone" if cls.refines else "changes the physics of a resolved wave"
-        parts += [f"Solved {solved}. As declared, and held to by a law, refining the grid {refines}."]
-        world = drawing.world_of(process)
         figure = path.with_name(f"{path.stem}_{cls.__name__}.png")
+        if isinstance(process, SemilinearProcess):
+            parts += _simulated(process, figure, name)
+            continue
+        exactly = issubclass(cls, (AutonomousProcess, PhaseSpaceProcess))
+        solved = "exactly, from the equation" if exactly else _how_solved(cls)
+        parts += [f"Solved {solved}. As declared, and held to by a law, refining the grid {refines}."]
+        assert isinstance(process, LinearProcess)
+        world = drawing.world_of(process)
         figure.write_bytes(drawing.forward_run(world))
         parts += [f"![{name}: a field noised, and the moments of its modes]({figure.name})", drawing.CAPTION]
+        parts += [drawing.PHASE_SPACE_CAPTION] if issubclass(cls, PhaseSpaceProcess) else []
         parts += [_table(("with this clock", ""), drawing.facts(world))]
     return "\n\n".join([*parts, *_code(members[0], path)]) + "\n"
+
+
+def _simulated(process: SemilinearProcess, figure: Path, name: str) -> list[str]:
+    """What a page says of a process that is simulated."""
+    end = "has the stationary law of its linear part, which the reaction conserves"
+    if not process.conserves:
+        end = "is Gaussian because the reaction fades"
+    clocked = drawing.clocked(process)
+    assert isinstance(clocked, SemilinearProcess)
+    figure.write_bytes(drawing.simulated_run(clocked))
+    return [
+        "Simulated: steps of the reaction's flow and of the exact linear part; trained by transition score matching. "
+        f"As declared, and held to by a law, the end {end}.",
+        f"![{name}: a field noised, and the variances of its modes]({figure.name})",
+        drawing.SIMULATED_CAPTION,
+    ]
 
 
 def solver_page(members: list[type[Solver]], path: Path) -> str:

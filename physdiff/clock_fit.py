@@ -10,9 +10,11 @@ from torch import Tensor
 from physdiff.clock import ExponentialClock
 from physdiff.gaussian import GaussianField
 from physdiff.path import time_of_forgetting, time_of_onset
-from physdiff.process import LinearProcess
+from physdiff.process import ForwardProcess, LinearProcess
+from physdiff.semilinear import SemilinearProcess
 
-P = TypeVar("P", bound=LinearProcess)
+P = TypeVar("P", bound=ForwardProcess)
+FADED = 4.0  # times the fading time until a reaction no longer matters, e⁻⁴ = 2 %
 EARLY = 1e-3  # physical time at which an author's symbols are looked at
 
 
@@ -20,7 +22,8 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
     """The process with an exponential clock from first noise to forgotten data.
 
     The clock ends where every mode keeps at most 2 % of its variance from the data, |m|²c/V ≤ 0.02, and turns
-    logarithmic where the noise starts to matter, so that equal shares of t are equal shares of log noise.
+    logarithmic where the noise starts to matter, so that equal shares of t are equal shares of log noise. Under a
+    semilinear process both are those of its linear part, and where the reaction fades the end waits for that.
 
     Args:
         process: A process; a clock that it has already is kept.
@@ -32,11 +35,15 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
         ValueError: no physical time meets the condition; a symbol of the process is of the wrong shape or value.
     """
     process = process.with_reference(reference)
-    _check_symbols(process, tuple(reference.spectrum.shape))
+    linear, waits = process, 0.0
+    if isinstance(process, SemilinearProcess):
+        linear, waits = process.linear, FADED * (process.fades_over or 0.0)
+    assert isinstance(linear, LinearProcess)
+    _check_symbols(linear, tuple(reference.spectrum.shape), type(process).__name__)
     if process.clock is not None:
         return process
-    duration = time_of_forgetting(process, reference)
-    onset = time_of_onset(process, reference, noise_level)
+    duration = waits + time_of_forgetting(linear, reference)
+    onset = time_of_onset(linear, reference, noise_level)
     if onset >= duration:
         raise ValueError(
             f"{type(process).__name__} forgets the data (τ = {duration:.3g}) before its noise reaches the level asked "
@@ -45,11 +52,11 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
     return process.with_clock(ExponentialClock(duration, onset))
 
 
-def _check_symbols(process: LinearProcess, shape: tuple[int, ...]) -> None:
+def _check_symbols(process: LinearProcess, shape: tuple[int, ...], owner: str) -> None:
     """Raise unless drift and noise are finite tensors for modes of shape (channels, *grid), the noise real and >= 0."""
     time = torch.tensor(EARLY, dtype=torch.float64)
     for method in ("drift_symbol", "noise_spectrum"):
-        name = f"{type(process).__name__}.{method}"
+        name = f"{owner}.{method}"
         symbol: Any = getattr(process, method)(time)
         if not isinstance(symbol, Tensor):
             raise ValueError(f"{name} must return a torch tensor; got {type(symbol).__name__}.")

@@ -14,14 +14,20 @@ from torch import Tensor
 from physdiff import clock as clocks
 from physdiff import schedules
 from physdiff.basis import Basis
-from physdiff.process import LinearProcess
+from physdiff.process import ForwardProcess
 from physdiff.registry import nearest, processes
+from physdiff.semilinear import WithDrift
 from physdiff.settings import check_names
 
 
-def of_process(process: LinearProcess) -> dict[str, Any]:
+def of_process(process: ForwardProcess) -> dict[str, Any]:
     """Class, settings and clock of a process."""
     cls = type(process)
+    if isinstance(process, WithDrift):
+        raise ValueError(
+            "a drift that was given as a function cannot be written to a file: write it as the `reaction` of a class "
+            "of your own, a physdiff.SemilinearProcess in a file."
+        )
     name = cls.__name__ if processes.classes().get(cls.__name__) is cls and _is_ours(cls) else _import_path(cls)
     clock = process.running_clock
     return {
@@ -36,7 +42,7 @@ def of_process(process: LinearProcess) -> dict[str, Any]:
     }
 
 
-def to_process(values: dict[str, Any], basis: Basis) -> LinearProcess:
+def to_process(values: dict[str, Any], basis: Basis) -> ForwardProcess:
     """The process that `of_process` described, on a basis.
 
     Raises:

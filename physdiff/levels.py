@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physdiff.path import ReferencePath
 from physdiff.registry import nearest
 from physdiff.schedules import TableClock
-from physdiff.solvers.time_grid import TimeGrid
+from physdiff.solvers.time_grid import Path, TimeGrid
 
 SPACINGS = ("leading", "linspace", "trailing")
 
@@ -47,7 +46,7 @@ class Levels(TimeGrid):
                 "or 'linspace'."
             )
 
-    def between(self, path: ReferencePath, intervals: int) -> Tensor:
+    def between(self, path: Path, intervals: int) -> Tensor:
         if path.clock != self.clock:
             raise ValueError("the path runs along another clock than this chain: make it with chain.path(reference).")
         levels = spaced_levels(self.clock.steps, intervals + 1, self.spacing)

@@ -24,11 +24,12 @@ from torch import Tensor
 from torchdiffeq import odeint
 from tqdm import tqdm
 
-from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.gaussian import check_fields
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
 from physdiff.registry import nearest
+from physdiff.simulated_path import SimulatedPath
 from physdiff.trace import ExactTrace, Hutchinson
 
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -92,7 +93,7 @@ class LogLikelihood:
 
 
 def log_likelihood(
-    denoiser: PosteriorMean,
+    denoiser: ReverseModel,
     x: Tensor,
     *,
     trace: ExactTrace | Hutchinson | Literal["exact"] = "exact",
@@ -182,7 +183,7 @@ def _check_settings(method: str, scored: str, rtol: float, atol: float, steps: i
 
 
 def _densities(
-    denoiser: PosteriorMean,
+    denoiser: ReverseModel,
     y: Tensor,
     condition: Tensor | None,
     estimator: ExactTrace | Hutchinson,
@@ -196,7 +197,7 @@ def _densities(
     path = denoiser.path
     reference = path.reference
     start, end = path.at(path.t_min), path.at(1.0)
-    at_start, at_end = reference.at(path.process, path.t_min), reference.at(path.process, 1.0)
+    at_start, at_end = path.law(path.t_min), path.law(1.0)
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     z = start.whiten(y).to(device)
     flow = _Flow(denoiser, condition, estimator.probes(seeds, reference.support, device))
@@ -220,27 +221,25 @@ def _densities(
     return found
 
 
-def _state(denoiser: PosteriorMean, x: Tensor, scored: Scored, seeds: list[int]) -> tuple[Tensor, float]:
+def _state(denoiser: ReverseModel, x: Tensor, scored: Scored, seeds: list[int]) -> tuple[Tensor, float]:
     """Modes at t_min, and the log-determinant that carries their density to what is scored."""
     path = denoiser.path
-    reference, point = path.reference, path.at(path.t_min)
+    reference = path.reference
     if scored == "state":
         y = path.basis.forward(x.to(torch.float64))
-        reference.at(path.process, path.t_min).deviation(x.to(torch.float64))  # refuses energy outside the support
+        path.law(path.t_min).deviation(x.to(torch.float64))  # refuses energy outside the support
         return y, 0.0
     deviation = reference.deviation(x)
-    comoving = point.amplitude * deviation
     if scored == "noised":
         noise = SampleNoise(seeds, "t_min")(tuple(reference.spectrum.shape))
-        return point.restore(comoving + point.noise_variance.sqrt() * noise), 0.0
-    log_volume = point.log_gain.real.expand_as(reference.spectrum)[reference.support].sum()
-    return point.restore(comoving), float(log_volume)
+        return path.start(reference.mean + deviation, noise), 0.0
+    return path.without_noise(reference.mean + deviation)
 
 
 class _Flow:
     """d(z, ∫ divergence)/d log τ, with the divergence per probe (or exact, as one column)."""
 
-    def __init__(self, denoiser: PosteriorMean, condition: Tensor | None, probes: Tensor | None) -> None:
+    def __init__(self, denoiser: ReverseModel, condition: Tensor | None, probes: Tensor | None) -> None:
         self.denoiser = denoiser
         self.condition = condition
         self.probes = probes
@@ -250,19 +249,16 @@ class _Flow:
 
     def __call__(self, log_time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.evaluations += 1
-        path = self.denoiser.path
         time = log_time.detach().to("cpu", torch.float64).exp()
-        point, t = path.at_time(time), path.clock.inverse(time)
-        rate = (time * point.pull_rate).to(state[0])
 
         def velocity(z: Tensor) -> Tensor:
-            return rate * self.denoiser.residual(point.unwhiten(z), t, self.condition)
+            return self.denoiser.velocity(z, time, self.condition)
 
         if self.probes is None:
             with torch.no_grad():
                 return velocity(state[0]), state[1]
         if self.exact:
-            return ExactTrace.of(velocity, state[0], path.reference.support)
+            return ExactTrace.of(velocity, state[0], self.denoiser.path.reference.support)
         return Hutchinson.of(velocity, state[0], self.probes)
 
 
@@ -278,10 +274,13 @@ def _standard_error(per_probe: Tensor, probes: int) -> Tensor:
 class _Solve:
     """The integration over log τ between t_min and 1, by a method of torchdiffeq."""
 
-    def __init__(self, path: ReferencePath, method: str, rtol: float, atol: float, steps: int) -> None:
+    def __init__(self, path: ReferencePath | SimulatedPath, method: str, rtol: float, atol: float, steps: int) -> None:
         self.log_times = torch.stack([path.at(t).time.log() for t in (path.t_min, 1.0)])
         self.method, self.rtol, self.atol = method, rtol, atol
-        self.options: dict[str, Any] = {"norm": _worst_sample}
+        # No step looks beyond the ends: a network knows nothing there, and τ grows exponentially. The first one is
+        # given, since the solver's own guess is as long as the state is slow.
+        first = float(self.log_times.diff()) / 32
+        self.options: dict[str, Any] = {"norm": _worst_sample, "step_t": self.log_times, "first_step": first}
         if method in FIXED:
             self.options = {"step_size": float(self.log_times.diff()) / steps}
         self.most_evaluations = 0

@@ -1,7 +1,7 @@
 """A trained model as its users see it: physical units and xarray objects in and out, one folder on disk.
 
 The folder holds plain text and tensors, never pickled code: `model.json` (grid, names, units, normaliser, process,
-network), `weights.safetensors` and `reference.safetensors`.
+network), `weights.safetensors`, `reference.safetensors`, and under a simulated process `moments.safetensors`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ import torch
 import xarray as xr
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from physdiff import description
 from physdiff.atomic import replacing_folder
 from physdiff.basis import SpectralBasis
 from physdiff.data.fields import FieldData
 from physdiff.data.normalise import Standardise
-from physdiff.denoisers import Denoiser
+from physdiff.denoisers import Denoiser, NetworkScore
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.likelihood import LogLikelihood, log_likelihood
 from physdiff.networks.unet import UNet
 from physdiff.path import ReferencePath
+from physdiff.process import LinearProcess
+from physdiff.semilinear import SemilinearProcess
+from physdiff.simulated_path import Moments, SimulatedPath
 from physdiff.solvers import Solver, sample
 from physdiff.trace import ExactTrace, Hutchinson
 
@@ -58,7 +61,7 @@ class FieldModel:
     """A law of fields in physical units.
 
     Attributes:
-        denoiser: The denoiser, in normalised units.
+        denoiser: The denoiser, or under a simulated process the score, in normalised units.
         normaliser: Physical to normalised units.
         names: Name of each channel.
         units: Unit of each channel.
@@ -68,7 +71,7 @@ class FieldModel:
         card: Anything worth keeping about where the model came from; plain values.
     """
 
-    denoiser: Denoiser
+    denoiser: Denoiser | NetworkScore
     normaliser: Standardise
     names: tuple[str, ...]
     units: tuple[str, ...]
@@ -90,7 +93,7 @@ class FieldModel:
         """The same model with the network as it was before training: the Gaussian reference field."""
         path = self.denoiser.path
         network = build_network(self.grid, len(self.names), self.network, self.denoiser.whitened_input)
-        denoiser = Denoiser(network, path, self.denoiser.mode_scaling, self.denoiser.whitened_input)
+        denoiser = around(network, path, self.denoiser.mode_scaling, self.denoiser.whitened_input)
         return FieldModel(denoiser, self.normaliser, self.names, self.units, self.network, self.noise_level)
 
     def sample(
@@ -181,7 +184,9 @@ class FieldModel:
     @property
     def scored(self) -> Literal["field", "noised"]:
         """What likelihoods are of: fields as they are, or with the noise below which nothing is modelled."""
-        clean = self.noise_level is None and self.denoiser.path.process.starts_clean
+        process = self.denoiser.path.process
+        simulated = isinstance(process, SemilinearProcess)
+        clean = self.noise_level is None and not simulated and process.starts_clean
         return "field" if clean else "noised"
 
     def normalised(self, data: xr.Dataset | FieldData) -> Tensor:
@@ -234,6 +239,9 @@ class FieldModel:
         with replacing_folder(folder, overwrite=True, mark="model.json") as partial:
             save_file(weights, partial / "weights.safetensors")
             save_file({name: x.contiguous() for name, x in tensors.items()}, partial / "reference.safetensors")
+            if isinstance(path, SimulatedPath):
+                runs = {name: x.contiguous() for name, x in vars(path.moments).items()}
+                save_file(runs, partial / "moments.safetensors")
             (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
 
     @classmethod
@@ -266,9 +274,19 @@ class FieldModel:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
+        moments = None
+        if isinstance(process, SemilinearProcess):
+            runs = _read_tensors(folder / "moments.safetensors")
+            with _intact(folder / "moments.safetensors", TypeError):
+                moments = Moments(**runs)
         with _intact(file, KeyError, TypeError, ValueError):
-            path = ReferencePath(process, reference, meta["t_min"])
-            denoiser = Denoiser(network, path, meta["mode_scaling"], meta["whitened_input"])
+            if moments is not None:
+                assert isinstance(process, SemilinearProcess)
+                path = SimulatedPath(process, reference, moments, meta["t_min"])
+            else:
+                assert isinstance(process, LinearProcess)
+                path = ReferencePath(process, reference, meta["t_min"])
+            denoiser = around(network, path, meta["mode_scaling"], meta["whitened_input"])
             return cls(
                 denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
                 layout, meta["noise_level"], meta["card"],
@@ -281,6 +299,15 @@ def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened
         grid, channels, width=settings.width, multipliers=settings.multipliers, blocks=settings.blocks,
         dropout=settings.dropout, condition_channels=channels if whitened_input else 0, seed=settings.seed,
     )  # fmt: skip
+
+
+def around(
+    network: nn.Module, path: ReferencePath | SimulatedPath, mode_scaling: float, whitened_input: bool
+) -> Denoiser | NetworkScore:
+    """What a network makes of a path: a denoiser, or under a simulated process a score."""
+    if isinstance(path, SimulatedPath):
+        return NetworkScore(network, path, whitened_input)
+    return Denoiser(network, path, mode_scaling, whitened_input)
 
 
 def require_physical(scored: str) -> None:

@@ -25,6 +25,7 @@ from physdiff.basis import Basis
 from physdiff.gaussian import GaussianField
 from physdiff.process import LinearProcess
 
+KEPT = 4  # points of the path that are held for the next call
 LATEST = 60.0  # log of the longest physical time that is looked at
 
 
@@ -55,6 +56,7 @@ class ReferencePath:
         if not 0 < t_min < 1:
             raise ValueError(f"t_min must lie inside (0, 1); got {t_min}. The clock ends at τ = {self.clock.end:.4g}.")
         self.t_min = t_min
+        self._recent: dict[float, PathPoint] = {}
 
     @property
     def basis(self) -> Basis:
@@ -64,11 +66,34 @@ class ReferencePath:
     def at(self, t: Tensor | float) -> PathPoint:
         """The Gaussian world at t, shape () or (batch,)."""
         t = torch.as_tensor(t, dtype=torch.float64).cpu()
-        return PathPoint(self, self.process.physical_time(t))
+        if t.ndim:
+            return PathPoint(self, self.process.physical_time(t))
+        if float(t) not in self._recent:  # a step asks for its two ends several times
+            while len(self._recent) >= KEPT:
+                self._recent.pop(next(iter(self._recent)))
+            self._recent[float(t)] = PathPoint(self, self.process.physical_time(t))
+        return self._recent[float(t)]
 
     def at_time(self, time: Tensor) -> PathPoint:
         """The Gaussian world at a physical time τ, shape ()."""
         return PathPoint(self, time)
+
+    def law(self, t: float) -> GaussianField:
+        """The reference carried to t."""
+        return self.reference.at(self.process, t)
+
+    def start(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """y at t_min of clean modes, with the given unit noise, shapes as `clean`."""
+        point = self.at(self.t_min)
+        deviation = torch.where(self.reference.support, clean - self.reference.mean, 0.0)
+        return point.restore(point.amplitude * deviation + point.noise_variance.sqrt() * noise)
+
+    def without_noise(self, clean: Tensor) -> tuple[Tensor, float]:
+        """Clean modes read as a state at t_min, m y_0, and the log-determinant of m on the support."""
+        point = self.at(self.t_min)
+        deviation = torch.where(self.reference.support, clean - self.reference.mean, 0.0)
+        log_volume = point.log_gain.real.expand_as(self.reference.spectrum)[self.reference.support].sum()
+        return point.restore(point.amplitude * deviation), float(log_volume)
 
     @cached_property
     def bias_at_t_min(self) -> float:

@@ -37,13 +37,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LinearProcess(ABC):
-    """A noising physics that is diagonal in a basis.
-
-    A subclass is a frozen dataclass: its fields are the settings, `basis` comes first and is given by the toolkit.
+class ForwardProcess(ABC):
+    """A noising physics: where it lives, and the clock it runs along.
 
     Attributes:
-        basis: The basis in which the process is diagonal, and with it the grid.
+        basis: The basis in which its linear part is diagonal, and with it the grid.
         clock: Physical time as a function of t ∈ [0, 1]; None until one is chosen from the data's spectrum
             (`physdiff.fit_clock`).
         refines: Whether refining the grid leaves the physics of the resolved modes alone. True for a stochastic
@@ -55,6 +53,42 @@ class LinearProcess(ABC):
     clock: Clock | None = None
 
     refines: ClassVar[bool] = True
+
+    @property
+    def running_clock(self) -> Clock:
+        """The clock, for a process that has one."""
+        if self.clock is None:
+            raise ValueError(
+                f"{type(self).__name__} has no clock yet: give clock=..., or choose one from the data with "
+                "physdiff.fit_clock(process, reference)."
+            )
+        return self.clock
+
+    def physical_time(self, t: Tensor) -> Tensor:
+        """τ(t) ready to broadcast against fields: shape () for t of shape (), (batch, 1, 1, ...) for (batch,)."""
+        time = self.running_clock.time(t.to(torch.float64))
+        return time.reshape(*t.shape, *[1] * (1 + self.basis.grid.ndim)) if t.ndim else time
+
+    def with_reference(self, reference: GaussianField) -> Self:
+        """The process with what it takes from the data's law; most take nothing."""
+        return self
+
+    def on(self, grid: Grid) -> Self:
+        """The same physics, all settings kept, on another grid."""
+        return replace(self, basis=self.basis.on(grid))
+
+    def with_clock(self, clock: Clock) -> Self:
+        """The same physics run along another clock."""
+        return replace(self, clock=clock)
+
+
+@dataclass(frozen=True)
+class LinearProcess(ForwardProcess):
+    """A noising physics that is diagonal in a basis.
+
+    A subclass is a frozen dataclass: its fields are the settings, `basis` comes first and is given by the toolkit.
+    """
+
     starts_clean: ClassVar[bool] = True
     """Whether x_0 is the clean field. If not, the data is given noise of `start_variance` before the process starts."""
     forgets: ClassVar[bool] = True
@@ -111,26 +145,7 @@ class LinearProcess(ABC):
             return received
         return received + (time > 0) * torch.exp(2 * self.log_gain(time, zero).real) * self.start_variance
 
-    def with_reference(self, reference: GaussianField) -> Self:
-        """The process with what it takes from the data's law; most take nothing."""
-        return self
-
     # ---- in the diffusion's time t
-
-    @property
-    def running_clock(self) -> Clock:
-        """The clock, for a process that has one."""
-        if self.clock is None:
-            raise ValueError(
-                f"{type(self).__name__} has no clock yet: give clock=..., or choose one from the data with "
-                "physdiff.fit_clock(process, reference)."
-            )
-        return self.clock
-
-    def physical_time(self, t: Tensor) -> Tensor:
-        """τ(t) ready to broadcast against fields: shape () for t of shape (), (batch, 1, 1, ...) for (batch,)."""
-        time = self.running_clock.time(t.to(torch.float64))
-        return time.reshape(*t.shape, *[1] * (1 + self.basis.grid.ndim)) if t.ndim else time
 
     def kernel(self, t: Tensor, s: Tensor | None = None) -> Kernel:
         """The law of x_t given x_s; given the clean field when s is not given."""
@@ -157,14 +172,6 @@ class LinearProcess(ABC):
         modes = self.basis.apply(kernel.gain.to(x.device), self.basis.forward(x))
         modes = modes + kernel.variance.sqrt().to(x.device) * self.basis.forward(noise)
         return self.basis.inverse(modes).to(x.dtype), noise
-
-    def on(self, grid: Grid) -> Self:
-        """The same physics, all settings kept, on another grid."""
-        return replace(self, basis=self.basis.on(grid))
-
-    def with_clock(self, clock: Clock) -> Self:
-        """The same physics run along another clock."""
-        return replace(self, clock=clock)
 
 
 class AutonomousProcess(LinearProcess):
@@ -222,8 +229,8 @@ class Kernel:
 
 def _unfit(cls: type) -> str | None:
     """What a class lacks to be a process, for a message."""
-    if not issubclass(cls, LinearProcess):
-        return "is not a subclass of physdiff.LinearProcess"
+    if not issubclass(cls, ForwardProcess):
+        return "is not a subclass of physdiff.LinearProcess or physdiff.SemilinearProcess"
     if missing := sorted(cls.__abstractmethods__):
         return f"is abstract; it must define {' and '.join(missing)}"
     if "__dataclass_fields__" not in vars(cls):

@@ -54,9 +54,9 @@ class Registry:
         self._classes[cls.__name__] = cls
         return cls
 
-    def classes(self) -> dict[str, type]:
-        """All registered classes by name."""
-        return dict(self._classes)
+    def classes(self, kind: type = object) -> dict[str, type]:
+        """Registered classes by name: all, or the subclasses of one."""
+        return {name: cls for name, cls in self._classes.items() if issubclass(cls, kind)}
 
     def find(self, name: str) -> type:
         """The class of a registered name, of `module.Class`, or of `path/to/file.py:Class`.

@@ -55,3 +55,14 @@ def balanced_noise(basis: Basis, rates: Tensor) -> float:
     """
     response = (1 / (2 * rates[rates > 0])).sum() / (basis.grid.size * basis.grid.cell_volume)
     return 1.0 if response == 0 else float(response.rsqrt())
+
+
+def below_a_third(basis: Basis) -> Tensor:
+    """Modes with 3|k| < N along each periodic axis of N cells, shape (*grid), bool: among these a product of two waves
+    is free of aliasing, and so is the energy that it hands to a third (Orszag, 1971)."""
+    kept = torch.ones(basis.grid.shape, dtype=torch.bool)
+    for axis, (n, boundary) in enumerate(zip(basis.grid.shape, basis.grid.boundary, strict=True)):
+        if boundary == "periodic":
+            index = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64).abs()
+            kept = kept & (3 * index < n).reshape(-1, *[1] * (basis.grid.ndim - 1 - axis))
+    return kept

@@ -12,7 +12,7 @@ from physdiff.config import DataSettings
 from physdiff.data.recipes import recipe
 from physdiff.evaluation.evaluate import EvaluationSettings
 from physdiff.model import NetworkSettings
-from physdiff.process import LinearProcess
+from physdiff.process import ForwardProcess
 from physdiff.processes.matern import Matern
 from physdiff.training.settings import TrainSettings
 
@@ -22,7 +22,7 @@ def demo(
     data: str = "data/turbulence",
     steps: int = 1500,
     seed: int = 0,
-    process: Callable[[Basis], LinearProcess] = Matern,
+    process: Callable[[Basis], ForwardProcess] = Matern,
     evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
 ) -> None:
     """Make 2-D turbulence, learn it, sample it, score held-out fields, write a report.

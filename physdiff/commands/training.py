@@ -16,13 +16,14 @@ from physdiff.basis import Basis
 from physdiff.clock import Clock
 from physdiff.config import DataSettings, DenoiserSettings, RunSettings
 from physdiff.model import NetworkSettings
-from physdiff.process import LinearProcess
+from physdiff.process import ForwardProcess
+from physdiff.simulated_path import SimulatedPath
 from physdiff.training.job import prepare, run_job
 from physdiff.training.settings import TrainSettings
 
 
 def train(
-    process: Callable[[Basis], LinearProcess],
+    process: Callable[[Basis], ForwardProcess],
     data: DataSettings,
     training: TrainSettings,
     network: NetworkSettings = NetworkSettings(),  # noqa: B008  frozen
@@ -47,10 +48,13 @@ def train(
     config = resolved_config(settings, process(path.basis), path.clock, run)
     if not (folder / "config.yaml").exists():
         _write(config, folder)
+    known = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
+    if isinstance(path, SimulatedPath):
+        known = f"simulated in {len(path.moments.windows) - 1} windows"
     print(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock}; {path.reference.n_support} degrees of freedom; "
-        f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
+        f"{known}"
     )
     _, result = run_job(job, folder)
     _write(config, folder)  # a run that was prolonged is described by its last settings
@@ -65,7 +69,7 @@ def _write(config: str, folder: Path) -> None:
         partial.write_text(config)
 
 
-def resolved_config(settings: RunSettings, process: LinearProcess, clock: Clock, run: str) -> str:
+def resolved_config(settings: RunSettings, process: ForwardProcess, clock: Clock, run: str) -> str:
     """The settings of a run as YAML, with the clock that was chosen from the data; `physdiff train` takes it."""
     described = description.of_process(process.with_clock(clock))
     cls = type(process)

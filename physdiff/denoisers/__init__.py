@@ -1,7 +1,12 @@
-"""Denoisers E[x₀ | x_t]: a network around the reference, and exact ones."""
+"""Denoisers E[x₀ | x_t]: a network around the reference, and exact ones; scores of simulated processes."""
 
 from physdiff.denoisers.denoiser import Denoiser
 from physdiff.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.denoisers.reverse_model import ReverseModel
+from physdiff.denoisers.score import GaussianScore, NetworkScore, ScoreModel
 
-__all__ = ["Denoiser", "EmpiricalDenoiser", "GaussianDenoiser", "MixtureDenoiser", "PosteriorMean"]
+__all__ = [
+    "Denoiser", "EmpiricalDenoiser", "GaussianDenoiser", "GaussianScore", "MixtureDenoiser", "NetworkScore",
+    "PosteriorMean", "ReverseModel", "ScoreModel",
+]  # fmt: skip

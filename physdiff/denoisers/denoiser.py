@@ -19,8 +19,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from physdiff.basis import Basis
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint, ReferencePath
+from physdiff.simulated_path import SimulatedPoint
 
 
 class Denoiser(PosteriorMean):
@@ -50,26 +52,39 @@ class Denoiser(PosteriorMean):
 
     def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """N_θ in modes: the residual in units of `output_scale`, shape and dtype of `modes`."""
-        basis = self.path.basis
-        parameter = next(self.network.parameters(), None)
-        dtype = modes.dtype if parameter is None else parameter.dtype
-        input_scale = self._per_cell(point.variance).rsqrt()
-        field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
-        if self.whitened_input:
-            white = basis.inverse(point.whiten(modes)).to(dtype)
-            condition = white if condition is None else torch.cat([white, condition.to(dtype)], 1)
-        times = torch.as_tensor(t, dtype=dtype, device=modes.device).expand(modes.shape[0])
-        return basis.forward(self.network(field, times, condition).to(modes.dtype))
+        return network_in_modes(self.network, self.path.basis, modes, point, t, self.whitened_input, condition)
 
     def output_scale(self, point: PathPoint) -> Tensor:
         """κ_k, broadcasts against modes; zero outside the support."""
         support = self.path.reference.support
-        overall = self._per_cell(point.posterior_variance).sqrt()
+        overall = per_cell(self.path.basis, point.posterior_variance).sqrt()
         if self.mode_scaling == 0:
             return overall * support
         relative = point.posterior_variance.sqrt() / overall
         return torch.where(support, overall * relative.pow(self.mode_scaling), 0.0)
 
-    def _per_cell(self, variance: Tensor) -> Tensor:
-        """Variance per cell of each channel, from the variance of its modes; broadcasts against modes."""
-        return variance.mean(self.path.basis.axes, keepdim=True)
+
+def network_in_modes(
+    network: nn.Module,
+    basis: Basis,
+    modes: Tensor,
+    point: PathPoint | SimulatedPoint,
+    t: Tensor,
+    whitened_input: bool,
+    condition: Tensor | None = None,
+) -> Tensor:
+    """A network that acts on fields, as a map of modes: its input of unit variance, with a whitened copy if asked."""
+    parameter = next(network.parameters(), None)
+    dtype = modes.dtype if parameter is None else parameter.dtype
+    input_scale = per_cell(basis, point.variance).rsqrt()
+    field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
+    if whitened_input:
+        white = basis.inverse(point.whiten(modes)).to(dtype)
+        condition = white if condition is None else torch.cat([white, condition.to(dtype)], 1)
+    times = torch.as_tensor(t, dtype=dtype, device=modes.device).expand(modes.shape[0])
+    return basis.forward(network(field, times, condition).to(modes.dtype))
+
+
+def per_cell(basis: Basis, variance: Tensor) -> Tensor:
+    """Variance per cell of each channel, from the variance of its modes; broadcasts against modes."""
+    return variance.mean(basis.axes, keepdim=True)

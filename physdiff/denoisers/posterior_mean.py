@@ -7,24 +7,26 @@ m E[y₀ | y] = y + S · score.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 
 
-class PosteriorMean(nn.Module, ABC):
+class PosteriorMean(ReverseModel):
     """E[x₀ | x_t] under some law of the data.
 
     Args:
         path: The process and the reference law around which the residual is taken.
     """
 
+    path: ReferencePath
+
     def __init__(self, path: ReferencePath) -> None:
-        super().__init__()
-        self.path = path
+        super().__init__(path)
 
     @abstractmethod
     def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -35,6 +37,15 @@ class PosteriorMean(nn.Module, ABC):
             t: Time in (0, 1], shape () or (batch,).
             condition: What the law is conditioned on, if anything.
         """
+
+    def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        point = self.path.at_time(time)
+        rate = (time * point.pull_rate).to(z)
+        return rate * self.residual(point.unwhiten(z), self.path.clock.inverse(time), condition)
+
+    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
+        residual = self.residual(modes, t, condition)
+        return self.path.at(t).push(self.path.at(s)).to(residual) * residual
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """E[x₀ | x_t], fields of shape (batch, channels, *grid) at t of shape () or (batch,)."""

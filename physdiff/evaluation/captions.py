@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from physdiff.evaluation.field_figures import channel_scale
@@ -102,8 +104,12 @@ def likelihood_caption(findings: Findings) -> str:
         f"{signed(float(gap.mean()))} nats per dimension on average, {signed(float(gap.min()))} at "
         f"least{_gap_in_errors(found)}. Error bars: one standard error of the trace estimate. Computed with {trace} "
         f"and {number(found.evaluations)} network evaluations per field; scored: {found.scored}, at "
-        f"t = {number(found.t_min, 2)}; Gaussian bias {number(found.gaussian_bias, 2)} nats; terminal mismatch at most "
-        f"{number(found.terminal_mismatch, 2)} nats."
+        f"t = {number(found.t_min, 2)}; Gaussian bias {number(found.gaussian_bias, 2)} nats; "
+        + (
+            "no bound on the terminal mismatch is known."
+            if math.isnan(found.terminal_mismatch)
+            else f"terminal mismatch at most {number(found.terminal_mismatch, 2)} nats."
+        )
     )
 
 

@@ -3,14 +3,23 @@
     >>> print(physdiff.laws.check(MyProcess))
 
 A law measures a number and holds it to a limit. The cases are small grids of one to three dimensions, odd and even,
-under every boundary; default and other settings; fitted and linear clocks.
+under every boundary; default and other settings; fitted and linear clocks; and every solver on the process.
 """
 
 from __future__ import annotations
 
+import importlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
+from physdiff.clock_fit import fit_clock
+from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid, replace_shape
-from physdiff.laws import basis_laws, process_laws, solver_laws  # noqa: F401  (importing states the laws)
 from physdiff.laws.cases import (
     BasisCase,
     ProcessCase,
@@ -18,16 +27,27 @@ from physdiff.laws.cases import (
     basis_cases,
     instance_cases,
     needs_laplacian,
+    pair_cases,
     process_cases,
     solver_cases,
 )
-from physdiff.laws.law import Finding, Law, Measurement, Report, law, laws_of, pairs
-from physdiff.process import LinearProcess
+from physdiff.laws.law import Finding, Law, Measurement, Report, described_error, law, laws_of, pairs
+from physdiff.laws.process_laws import terminal_law_is_the_reference
+from physdiff.laws.remembered import is_solved
+from physdiff.laws.semilinear_cases import SemilinearCase, semilinear_case, semilinear_cases
+from physdiff.phase_space import PhaseSpaceProcess
+from physdiff.process import ForwardProcess, LinearProcess
+from physdiff.semilinear import SemilinearProcess
 
 __all__ = [
-    "BasisCase", "Finding", "Law", "Measurement", "ProcessCase", "Report", "SolverCase", "basis_cases", "check",
-    "law", "laws_of", "pairs", "process_cases", "solver_cases",
+    "BasisCase", "Finding", "Law", "Measurement", "ProcessCase", "Report", "SemilinearCase", "SolverCase",
+    "basis_cases", "check", "law", "laws_of", "pair_cases", "pairs", "process_cases", "semilinear_cases",
+    "solver_cases",
 ]  # fmt: skip
+
+# Importing a module states its laws; this is the order of a report.
+for _subject in ("basis", "equation", "process", "refinement", "likelihood", "phase_space", "solver", "semilinear"):
+    importlib.import_module(f"physdiff.laws.{_subject}_laws")
 
 CHECK_GRIDS = (
     Grid(8, 1.0, "periodic"),
@@ -39,38 +59,113 @@ CHECK_GRIDS = (
 )
 
 
-def check(process: type[LinearProcess] | LinearProcess, bases: list[Basis] | None = None) -> Report:
-    """Examine a noising physics by every law of processes.
+NOT_ASKED = "the other laws were not asked: make the equation right first."
+
+
+def check(
+    process: type[ForwardProcess] | ForwardProcess,
+    bases: list[Basis] | None = None,
+    data: GaussianField | None = None,
+) -> Report:
+    """Examine a noising physics by every law of processes, and every solver on it.
 
     Args:
         process: A class, which is examined with default and other settings on small grids of every kind; or one
             process, which is examined with its own settings on at most 8 cells along each axis of its own box.
         bases: Where to examine a class; small grids when not given.
+        data: The law of your data, such as `GaussianField.fit` gives: what of it survives to t = 1 is then told, on its
+            own grid; the other laws use data that is made up.
 
     Returns:
         Report; `print` it, and see `.passed`.
 
     Raises:
-        ValueError: the class cannot be made with its default settings on any of the bases.
+        ValueError: it is no process; the class cannot be made with its default settings on any of the bases, or not for
+            the data.
     """
+    cls = process if isinstance(process, type) else type(process)
+    if not issubclass(cls, (LinearProcess, SemilinearProcess)):
+        raise ValueError(f"{cls.__name__} is no process: neither a LinearProcess nor a SemilinearProcess.")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a few numbers at a time: threads would only wait for one another
+    try:
+        if issubclass(cls, SemilinearProcess):
+            return _semilinear_report(cast(type[SemilinearProcess] | SemilinearProcess, process), bases, data)
+        return _report(cast(type[LinearProcess] | LinearProcess, process), bases, data)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _report(
+    process: type[LinearProcess] | LinearProcess, bases: list[Basis] | None, data: GaussianField | None
+) -> Report:
     refused: list[str] = []
+    broken: list[Finding] = []
     if isinstance(process, LinearProcess):
-        grid = process.basis.grid
-        small = process.on(replace_shape(grid, tuple(min(n, 8 if grid.ndim < 3 else 5) for n in grid.shape)))
-        cases = list(instance_cases(small))
+        cases = list(instance_cases(process.on(_small(process.basis.grid))))
         name = type(process).__name__
     else:
         name, cases = process.__name__, []
-        if bases is None:
-            # Without a closed form every coefficient is a quadrature: half the grids keep the check to seconds.
-            solved = process.variance is not LinearProcess.variance
-            bases = [SpectralBasis(grid) for grid in (CHECK_GRIDS if solved else CHECK_GRIDS[::2])]
-            bases += [] if needs_laplacian(process) else [IdentityBasis(CHECK_GRIDS[0])]
-        for basis in bases:
+        for basis in _places(process) if bases is None else bases:
             try:
                 cases += list(process_cases(process, [basis]))
             except ValueError as error:  # a physics may refuse a boundary; it may not refuse them all
                 refused.append(f"{BasisCase(basis)}: {error}")
-        if not cases:
-            raise ValueError(f"{name} works on none of {len(bases)} grids with its default settings; {refused[0]}")
-    return Report(name, tuple(one.examine(case) for one, case in pairs("process", cases)), tuple(refused))
+            except Exception as error:
+                broken.append(_uncomputable(str(BasisCase(basis)), error))
+        if not cases and not broken:
+            raise ValueError(f"{name} works on no grid that was tried, with its default settings; {refused[0]}")
+    findings = broken + _examined("equation", cases)
+    if not all(finding.passed for finding in findings):
+        return Report(name, tuple(findings), tuple(refused), (NOT_ASKED,))
+    findings += _examined("process", cases)
+    findings += _examined("phase space", [case for case in cases if isinstance(case.process, PhaseSpaceProcess)])
+    if data is not None:
+        findings.append(_on_data(process, data))
+    findings += _examined("solver on process", list(pair_cases(cases)))
+    return Report(name, tuple(findings), tuple(refused))
+
+
+def _semilinear_report(
+    process: type[SemilinearProcess] | SemilinearProcess, bases: list[Basis] | None, data: GaussianField | None
+) -> Report:
+    if isinstance(process, SemilinearProcess):
+        name, cases = type(process).__name__, [semilinear_case(process.on(_small(process.basis.grid)))]
+    else:
+        name, cases = process.__name__, list(semilinear_cases(process, bases))
+    no_bound = () if data is None else ("no bound on what of your data survives is known for a simulated process.",)
+    return Report(name, tuple(_examined("semilinear", cases)), (), no_bound)
+
+
+def _small(grid: Grid) -> Grid:
+    """At most 8 cells along each axis of the same box, 5 in space."""
+    return replace_shape(grid, tuple(min(n, 8 if grid.ndim < 3 else 5) for n in grid.shape))
+
+
+def _examined(subject: str, cases: Sequence[object]) -> list[Finding]:
+    """Law by law, the order in which a report is read."""
+    return [one.examine(case) for one in laws_of(subject) for case in cases if one.applies(case)]
+
+
+def _places(cls: type[LinearProcess]) -> list[Basis]:
+    """Where a class is examined. Where every coefficient is a quadrature, half the grids keep it to seconds."""
+    places: list[Basis] = [SpectralBasis(grid) for grid in (CHECK_GRIDS if is_solved(cls) else CHECK_GRIDS[::2])]
+    try:
+        anywhere = not needs_laplacian(cls)
+    except Exception:  # what is wrong is told where the class is tried
+        anywhere = False
+    return places + ([IdentityBasis(CHECK_GRIDS[0])] if anywhere else [])
+
+
+def _uncomputable(place: str, error: Exception) -> Finding:
+    statement = "The process can be made with its default settings, and drift_symbol and noise_spectrum computed."
+    advice = "The line named is where it stops."
+    return Finding("equation can be computed", place, "fail", described_error(error), math.inf, statement, advice)
+
+
+def _on_data(process: type[LinearProcess] | LinearProcess, data: GaussianField) -> Finding:
+    """What of the data survives to t = 1."""
+    chosen = replace(process, basis=data.basis) if isinstance(process, LinearProcess) else process(data.basis)
+    case = ProcessCase(fit_clock(chosen, data), "your data", data)
+    (terminal,) = (one for one in laws_of("process") if one.check is terminal_law_is_the_reference)
+    return terminal.examine(case)

@@ -6,10 +6,10 @@ not the default come from the class itself: every float among its fields is mult
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from scipy import sparse
@@ -22,10 +22,12 @@ from physdiff.clock_fit import fit_clock
 from physdiff.denoisers import MixtureDenoiser
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
+from physdiff.laws.law import described_error
+from physdiff.laws.remembered import is_solved, remembered
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.registry import processes
-from physdiff.solvers import Solver
+from physdiff.solvers import Solver, solvers
 
 GRIDS = (
     Grid(7, 2.0, "periodic"),
@@ -102,15 +104,24 @@ class ProcessCase:
     Attributes:
         process: With its clock.
         settings: What distinguishes it: "defaults" or "other settings", and the clock.
+        data: The data's law; a smooth one that is made up when not given.
+        unfit: Why no clock fits the data; empty if one does. The clock is then a short linear one.
     """
 
     process: LinearProcess
     settings: str
+    data: GaussianField | None = None
+    unfit: str = ""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether settings and clock are those that a user gets without asking."""
+        return self.settings.startswith("defaults") and "linear" not in self.settings
 
     @cached_property
     def reference(self) -> GaussianField:
         """The data's law on this grid."""
-        return smooth_reference(self.process.basis)
+        return smooth_reference(self.process.basis) if self.data is None else self.data
 
     @cached_property
     def path(self) -> ReferencePath:
@@ -136,6 +147,13 @@ def smooth_reference(basis: Basis, channels: int = 1) -> GaussianField:
         spectrum = 0.2 + torch.rand(basis.grid.shape, generator=generator, dtype=torch.float64)
     mean = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64)
     return GaussianField(basis, mean, spectrum.expand(shape).clone())
+
+
+def tilted(reference: GaussianField) -> GaussianField:
+    """Gaussian data whose spectrum is up to a factor 3 off the reference, and whose mean differs."""
+    tilt = 3.0 ** torch.cos(torch.arange(reference.spectrum.numel(), dtype=torch.float64))
+    spectrum = reference.basis.symmetrise(reference.spectrum * tilt.reshape(reference.spectrum.shape))
+    return GaussianField(reference.basis, 0.3 - reference.mean, spectrum)
 
 
 def bimodal(process: LinearProcess, reference: GaussianField, t_min: float | None = None) -> MixtureDenoiser:
@@ -206,14 +224,44 @@ def process_cases(cls: type[LinearProcess], bases: list[Basis] | None = None) ->
 def instance_cases(process: LinearProcess, with_linear_clock: bool = True) -> Iterator[ProcessCase]:
     """One process with its own settings and clock, with other settings, and along a linear clock."""
     chosen = "its own clock" if process.clock is not None else "fitted clock"
-    reference = smooth_reference(process.basis)
-    fitted = fit_clock(process, reference)
-    yield ProcessCase(fitted, f"defaults, {chosen}")
-    if with_linear_clock:
-        yield ProcessCase(fitted.with_clock(LinearClock(fitted.running_clock.end)), "defaults, linear clock")
+    first = _with_clock(process, f"defaults, {chosen}")
+    yield first
+    if with_linear_clock and not first.unfit:
+        linear = LinearClock(first.process.running_clock.end)
+        yield ProcessCase(first.process.with_clock(linear), "defaults, linear clock")
     other = _other_settings(process)
     if other is not None:
-        yield ProcessCase(fit_clock(other, reference), f"other settings, {chosen}")
+        yield _with_clock(other, f"other settings, {chosen}")
+
+
+def _with_clock(process: LinearProcess, settings: str) -> ProcessCase:
+    """A process with the clock that fits; with a short one, and the reason, if none does.
+
+    Raises:
+        ValueError: its symbols cannot be had on this basis, are of the wrong shape, or are not finite.
+    """
+    reference = smooth_reference(process.basis)
+    process = process.with_reference(reference)
+    drift, noise = (symbol(as_time(1e-3)) for symbol in (process.drift_symbol, process.noise_spectrum))
+    try:
+        return ProcessCase(fit_clock(process, reference), settings)
+    except Exception as error:
+        if not _are_symbols(drift, noise, process.basis.grid.shape):
+            raise
+        fastest = float(drift.abs().max())
+        reason = str(error) if isinstance(error, ValueError) else described_error(error)
+        return ProcessCase(process.with_clock(LinearClock(1 / fastest if fastest else 1.0)), settings, unfit=reason)
+
+
+def _are_symbols(drift: object, noise: object, shape: tuple[int, ...]) -> bool:
+    """Whether both are finite tensors that broadcast to the grid, so that laws can say what is wrong with them."""
+    for symbol in (drift, noise):
+        if not isinstance(symbol, Tensor) or not bool(symbol.isfinite().all()):
+            return False
+        fits = (n in (1, wanted) for n, wanted in zip(reversed(symbol.shape), reversed(shape), strict=False))
+        if symbol.ndim > len(shape) or not all(fits):
+            return False
+    return not cast(Tensor, noise).is_complex()
 
 
 @dataclass(frozen=True)
@@ -223,7 +271,8 @@ class SolverCase:
     Attributes:
         solver: With its default settings.
         process: With a clock.
-        character: "decaying", "rotating", "mixed" or "nearly still": what the drift symbol does.
+        character: What the drift symbol does ("decaying symbols", rotating, mixed, nearly still), or where it comes
+            from.
     """
 
     solver: Solver
@@ -242,14 +291,11 @@ class SolverCase:
 
     @cached_property
     def another_law(self) -> GaussianField:
-        """Gaussian data whose spectrum is up to a factor 3 off the reference, and whose mean differs."""
-        tilt = 3.0 ** torch.cos(torch.arange(self.reference.spectrum.numel(), dtype=torch.float64))
-        spectrum = self.reference.spectrum * tilt.reshape(self.reference.spectrum.shape)
-        basis = self.process.basis
-        return GaussianField(basis, 0.3 - self.reference.mean, basis.symmetrise(spectrum))
+        """Gaussian data that is not the reference's."""
+        return tilted(self.reference)
 
     def __str__(self) -> str:
-        return f"{type(self.solver).__name__} on {self.character} symbols"
+        return self.character
 
 
 def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
@@ -264,9 +310,45 @@ def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
         "nearly still": known["Heat"](wall, diffusivity=1e-6, noise_level=1.0),
     }
     for character, process in market.items():
-        yield SolverCase(cls(), fit_clock(process, smooth_reference(process.basis), 0.1), character)
+        yield SolverCase(cls(), fit_clock(process, smooth_reference(process.basis), 0.1), f"{character} symbols")
+
+
+def pair_cases(cases: Iterable[ProcessCase]) -> Iterator[SolverCase]:
+    """Every registered solver that allows it on a process, on its first line and its first plane or more."""
+    default = [case for case in cases if case.is_default and not case.unfit]
+    solved = bool(default) and is_solved(type(default[0].process))
+    for many in (False, True) if solved else (False,):
+        for case in [c for c in default if (c.process.basis.grid.ndim > 1) is many][:1]:
+            process = remembered(_from_a_tenth(case))
+            for cls in solvers.classes().values():
+                solver = cls()
+                if allows(solver, process):
+                    yield SolverCase(solver, process, str(case))
+
+
+def allows(solver: Solver, process: LinearProcess) -> bool:
+    """Whether a solver steps this process; all do that do not say otherwise by a method `allows`."""
+    hook = getattr(solver, "allows", None)
+    return hook is None or bool(hook(process))
+
+
+def _from_a_tenth(case: ProcessCase) -> LinearProcess:
+    """The process with a clock from a tenth of the data's deviation, if it has a fitted one: few steps then show an
+    order."""
+    if "fitted" not in case.settings:
+        return case.process
+    try:
+        return fit_clock(replace(case.process, clock=None), case.reference, 0.1)
+    except ValueError:  # its noise never is that small, or the data is forgotten before
+        return case.process
 
 
 def as_time(t: float) -> Tensor:
     """A time as the float64 tensor that the toolkit passes around."""
     return torch.tensor(t, dtype=torch.float64)
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """Largest |a − b| relative to |b|, where b may vanish if a does."""
+    difference = (a - b).abs()
+    return float(torch.where(difference == 0, 0.0, difference / b.abs()).max())

@@ -5,7 +5,8 @@ Gaussian data is carried as mean and covariance through the exact affine map of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from physdiff.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
+from physdiff.gaussian import GaussianField
 from physdiff.laws.cases import ProcessCase, SolverCase, as_time, bimodal
 from physdiff.laws.law import Measurement, law
 from physdiff.laws.stepping import affine_step, carried, dense_symbol
@@ -22,6 +24,8 @@ from physdiff.randomness import SampleNoise
 from physdiff.solvers import Ancestral, LogSpaced, ReverseDynamics, Uniform
 
 SLOPE_TOLERANCE = 0.15
+MOST_STEPS = 256
+ROUNDING = 1e-10  # standard deviations
 
 
 def _exact(case: SolverCase) -> bool:
@@ -108,32 +112,41 @@ def order_on_a_mixture(case: SolverCase) -> Iterator[Measurement]:
 @law("solver", _deterministic)
 def order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's, states converge to the exact flow at the declared order."""
+    yield from _order(case, *_other_data(case))
+
+
+def _other_data(case: SolverCase) -> tuple[GaussianDenoiser, Tensor, Tensor]:
+    """The denoiser of Gaussian data that is not the reference's, and states of it at t = 1 and t_min on one flow."""
     denoiser = GaussianDenoiser(case.path, case.another_law)
     true_path = ReferencePath(case.process, case.another_law, case.path.t_min)
     shape = tuple(case.reference.spectrum.shape)
     z = torch.randn((4, *shape), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     start, wanted = (true_path.at(t).unwhiten(z) for t in (1.0, case.path.t_min))
-    yield from _order(case, denoiser, start, wanted)
+    return denoiser, start, wanted
 
 
 def _order(
     case: SolverCase, denoiser: MixtureDenoiser | GaussianDenoiser, start: Tensor, wanted: Tensor
 ) -> Iterator[Measurement]:
-    path, errors = denoiser.path, {}
-    noise = SampleNoise(range(len(start)), "solver")
-    dynamics = ReverseDynamics(denoiser)
-    for steps in (32, 64):
-        times, y = LogSpaced().between(path, steps), start
-        for t, s in pairwise(times):
-            y = case.solver.step(dynamics, y, t, s, noise)
-        errors[steps] = float(
-            (path.at(path.t_min).whiten(y) - path.at(path.t_min).whiten(wanted)).square().mean().sqrt()
-        )
+    errors = {steps: _error_of_states(case, denoiser, start, wanted, steps) for steps in (32, 64)}
     slope = _slope(errors)
     yield Measurement(
         f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
     )
     yield Measurement("error in 64 steps, in standard deviations", errors[64], 0.02)
+
+
+def _error_of_states(
+    case: SolverCase, denoiser: MixtureDenoiser | GaussianDenoiser, start: Tensor, wanted: Tensor, steps: int
+) -> float:
+    """Root mean square over modes at t_min, in standard deviations."""
+    path, y = denoiser.path, start
+    noise = SampleNoise(range(len(start)), "solver")
+    dynamics = ReverseDynamics(denoiser)
+    for t, s in pairwise(LogSpaced().between(path, steps)):
+        y = case.solver.step(dynamics, y, t, s, noise)
+    end = path.at(path.t_min)
+    return float((end.whiten(y) - end.whiten(wanted)).square().mean().sqrt())
 
 
 def _fine_flow(denoiser: MixtureDenoiser, start: Tensor) -> Tensor:
@@ -157,24 +170,80 @@ def _fine_flow(denoiser: MixtureDenoiser, start: Tensor) -> Tensor:
 @law("solver", _stochastic)
 def weak_order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's, the covariance converges at the declared order."""
-    dynamics = ReverseDynamics(GaussianDenoiser(case.path, case.another_law))
-    true_path = ReferencePath(case.process, case.another_law, case.path.t_min)
-    goal = true_path.at(case.path.t_min)
-    root, errors = goal.variance.flatten().sqrt(), {}
-    for steps in (32, 64):
-        times = LogSpaced().between(case.path, steps)
-        _, covariance = carried(case.solver, dynamics, times, *_start(true_path))
-        whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
-        errors[steps] = float(whitened.square().mean().sqrt())
-    slope = _slope(errors)
+    slope = _slope({steps: _error_of_law(case, case.another_law, steps) for steps in (32, 64)})
     yield Measurement(
         f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
     )
 
 
-@law("process")
+def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
+    """Of the covariance and the mean at t_min, carried from the data's own law at t = 1; root mean square, whitened."""
+    true_path = ReferencePath(case.process, data, case.path.t_min)
+    denoiser = GaussianDenoiser(case.path, None if data is case.reference else data)
+    times = LogSpaced().between(case.path, steps)
+    mean, covariance = carried(case.solver, ReverseDynamics(denoiser), times, *_start(true_path))
+    goal = true_path.at(case.path.t_min)
+    root = goal.variance.flatten().sqrt()
+    whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
+    missed = (mean - goal.mean.flatten()) / root
+    return float(whitened.square().mean().sqrt() + missed.square().mean().sqrt())
+
+
+# ---- every solver on one process
+
+
+def _in_few_steps(case: SolverCase, error: Callable[[int], float]) -> Measurement:
+    """Whether an error falls at the declared order: from 32 steps on, and with more where it is too early to tell."""
+    order, steps = case.solver.order, 32
+    errors = {steps: error(steps)}
+    while True:
+        steps = 2 * steps
+        errors[steps] = error(steps)
+        slope = _slope(errors) if errors[steps] > 0 else math.inf
+        if errors[steps] < ROUNDING:
+            return Measurement("error", errors[steps], ROUNDING, reading=f"exact: error {errors[steps]:.1e}")
+        if abs(slope - order) <= SLOPE_TOLERANCE or steps >= MOST_STEPS:
+            break
+    reading = (
+        f"order {slope:.2f} (declares {order}, within {SLOPE_TOLERANCE}); error {errors[steps]:.1e} in {steps} steps"
+    )
+    return Measurement("order", abs(slope - order), SLOPE_TOLERANCE, reading=reading)
+
+
+@law("solver on process", heading=lambda case: f"{type(case.solver).__name__}: Gaussian in, Gaussian out", follows=True)
+def gaussian_in_gaussian_out(case: SolverCase) -> Iterator[Measurement]:
+    """Samples of Gaussian data have its mean and covariance: in any number of steps if so declared, else in the limit.
+
+    If the laws above hold, the solver is at fault: it needs more of the process than the interface promises, such as
+    coefficients that are smooth in time. Sample with another one.
+    """
+    if not case.solver.exact_on_gaussian:
+        yield _in_few_steps(case, lambda steps: _error_of_law(case, case.reference, steps))
+        return
+    worst = max(m.value for m in gaussian_law_is_exact(case))
+    yield Measurement("mean and covariance in 1, 2, 5 steps off by", worst, 1e-9)
+
+
+@law("solver on process", heading=lambda case: f"{type(case.solver).__name__}: order of convergence", follows=True)
+def order_of_convergence(case: SolverCase) -> Iterator[Measurement]:
+    """On Gaussian data that is not the reference's the error falls at the order that the solver declares.
+
+    If the laws above hold, drift_symbol, noise_spectrum or the clock changes too fast with time for the number of
+    steps, or jumps: sample with more steps, or a clock that is slower there.
+    """
+    if case.solver.stochastic:
+        yield _in_few_steps(case, lambda steps: _error_of_law(case, case.another_law, steps))
+    else:
+        data = _other_data(case)
+        yield _in_few_steps(case, lambda steps: _error_of_states(case, *data, steps))
+
+
+@law("process", follows=True)
 def posterior_is_bayes(case: ProcessCase) -> Iterator[Measurement]:
-    """With x₀ known, an ancestral step is the Gaussian posterior of x_s given x_t: joint covariance, law and mean."""
+    """With x₀ known, an ancestral step is the Gaussian posterior of x_s given x_t: joint covariance, law and mean.
+
+    log_gain and variance must compose over time; see above.
+    """
     basis = case.process.basis
     x0 = torch.randn((1, 1, *basis.grid.shape), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     dynamics = ReverseDynamics(EmpiricalDenoiser(case.path, x0))

@@ -1,5 +1,6 @@
 """What training minimises."""
 
 from physdiff.objectives.denoising import DenoisingLoss
+from physdiff.objectives.transition import TransitionLoss
 
-__all__ = ["DenoisingLoss"]
+__all__ = ["DenoisingLoss", "TransitionLoss"]

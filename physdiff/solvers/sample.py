@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.denoisers.reverse_model import ReverseModel
+from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.solver import ReverseDynamics, Solver
@@ -18,7 +19,7 @@ from physdiff.solvers.time_grid import LogSpaced, TimeGrid
 
 @torch.no_grad()
 def sample(
-    denoiser: PosteriorMean,
+    denoiser: ReverseModel,
     n: int,
     *,
     steps: int = 16,
@@ -48,13 +49,19 @@ def sample(
         Fields in the model's units, shape (n, channels, *grid), float64.
 
     Raises:
-        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³).
+        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³); the solver is for linear processes only,
+            and this is none.
     """
     if min(n, chunk) < 1:
         raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
     require_seed(seed)
     solver = ReferenceSplitting() if solver is None else solver
     path = denoiser.path
+    if not (solver.any_process or isinstance(path, ReferencePath)):
+        raise ValueError(
+            f"{type(solver).__name__} works under linear processes only; {type(path.process).__name__} is simulated: "
+            "take ReferenceSplitting."
+        )
     times = (LogSpaced() if time_grid is None else time_grid).times(path, steps)
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     shape = tuple(path.reference.spectrum.shape)

@@ -15,8 +15,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import PathPoint, ReferencePath
 from physdiff.registry import Registry
+from physdiff.simulated_path import SimulatedPath
 
 Noise = Callable[[tuple[int, ...]], Tensor]
 
@@ -24,23 +26,35 @@ solvers = Registry("solver")
 
 
 class ReverseDynamics:
-    """All that a solver ever sees: the reference path and the residual, with a count of evaluations.
+    """All that a solver ever sees: the Gaussian world and what a model adds to it, with a count of evaluations.
 
     Args:
-        denoiser: Whose reverse process it is.
-        condition: Passed on to the denoiser.
+        model: Whose reverse process it is.
+        condition: Passed on to the model.
     """
 
-    def __init__(self, denoiser: PosteriorMean, condition: Tensor | None = None) -> None:
-        self.path: ReferencePath = denoiser.path
-        self._denoiser = denoiser
+    def __init__(self, model: ReverseModel, condition: Tensor | None = None) -> None:
+        self.gaussian: ReferencePath | SimulatedPath = model.path
+        self._model = model
         self._condition = condition
         self.evaluations = 0
 
+    @property
+    def path(self) -> ReferencePath:
+        """The reference under a linear process."""
+        assert isinstance(self.gaussian, ReferencePath)
+        return self.gaussian
+
     def residual(self, modes: Tensor, t: Tensor) -> Tensor:
-        """E[y₀ | y] − W(y) in modes at one time t, shape ()."""
+        """E[y₀ | y] − W(y) in modes at one time t, shape (), under a linear process."""
+        assert isinstance(self._model, PosteriorMean)
         self.evaluations += 1
-        return self._denoiser.residual(modes, t, self._condition)
+        return self._model.residual(modes, t, self._condition)
+
+    def move(self, modes: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """What z moves by between t and s, with what the model says at (modes, t) held still; under any process."""
+        self.evaluations += 1
+        return self._model.move(modes, t, s, self._condition)
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,14 @@ class Solver(ABC):
         evaluations: Denoiser evaluations per step.
         stochastic: Whether steps draw noise.
         exact_on_gaussian: Whether the law of its samples of Gaussian data is exact in any number of steps.
+        any_process: Whether it runs under simulated processes too, and not under linear ones only.
     """
 
     order: ClassVar[int]
     evaluations: ClassVar[int]
     stochastic: ClassVar[bool]
     exact_on_gaussian: ClassVar[bool]
+    any_process: ClassVar[bool] = False
 
     @abstractmethod
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:

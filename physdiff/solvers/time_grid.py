@@ -10,6 +10,9 @@ from torch import Tensor
 
 from physdiff.path import ReferencePath
 from physdiff.registry import Registry
+from physdiff.simulated_path import SimulatedPath
+
+Path = ReferencePath | SimulatedPath
 
 time_grids = Registry("time grid")
 
@@ -19,10 +22,10 @@ class TimeGrid(ABC):
     """A rule that places times between 1 and t_min."""
 
     @abstractmethod
-    def between(self, path: ReferencePath, intervals: int) -> Tensor:
+    def between(self, path: Path, intervals: int) -> Tensor:
         """Decreasing times from 1 to t_min, shape (intervals + 1,), float64."""
 
-    def times(self, path: ReferencePath, steps: int) -> Tensor:
+    def times(self, path: Path, steps: int) -> Tensor:
         """Decreasing times of a sample, shape (steps + 1,): from 1 to t_min, and a last step to 0."""
         if steps < 1:
             raise ValueError(f"a sample needs at least 1 step; got {steps}.")
@@ -37,7 +40,7 @@ class TimeGrid(ABC):
 class Uniform(TimeGrid):
     """Equal steps of t."""
 
-    def between(self, path: ReferencePath, intervals: int) -> Tensor:
+    def between(self, path: Path, intervals: int) -> Tensor:
         return torch.linspace(1.0, path.t_min, intervals + 1, dtype=torch.float64)
 
 
@@ -46,7 +49,7 @@ class Uniform(TimeGrid):
 class LogSpaced(TimeGrid):
     """Equal steps of log τ: equal ratios of the noise level. The default."""
 
-    def between(self, path: ReferencePath, intervals: int) -> Tensor:
+    def between(self, path: Path, intervals: int) -> Tensor:
         first, last = (path.clock.time(torch.tensor(t, dtype=torch.float64)).log() for t in (1.0, path.t_min))
         share = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
         times = path.clock.inverse(torch.exp(first + share * (last - first)))

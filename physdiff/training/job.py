@@ -20,16 +20,19 @@ from physdiff.clock_fit import fit_clock
 from physdiff.config import RunSettings
 from physdiff.data.fields import FieldData, load_fields
 from physdiff.data.normalise import Standardise
-from physdiff.denoisers import Denoiser
+from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
 from physdiff.gaussian import GaussianField
-from physdiff.model import FieldModel, build_network
-from physdiff.objectives import DenoisingLoss
+from physdiff.model import FieldModel, around, build_network
+from physdiff.objectives import DenoisingLoss, TransitionLoss
 from physdiff.path import ReferencePath, time_of_onset
-from physdiff.process import LinearProcess
+from physdiff.process import ForwardProcess, LinearProcess
+from physdiff.randomness import keyed_generator
+from physdiff.semilinear import SemilinearProcess
+from physdiff.simulated_path import SimulatedPath
 from physdiff.training.augment import shift_at_random
 from physdiff.training.loop import TrainResult, train
 
-ProcessOn = Callable[[Basis], LinearProcess]
+ProcessOn = Callable[[Basis], ForwardProcess]
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,28 @@ def _model_and_tensors(
     homogeneous = settings.data.homogeneous
     reference = GaussianField.fit(fields, basis, noise_level, homogeneous, rounding_of(data, normaliser))
     physics = fit_clock(process(basis), reference, noise_level)
-    onset = torch.tensor(time_of_onset(physics, reference, noise_level), dtype=torch.float64)
-    path = ReferencePath(physics, reference, float(physics.running_clock.inverse(onset)))
+    path = path_of(physics, reference, fields, settings)
     joined = settings.denoiser
     network = build_network(data.grid, len(data.names), settings.network, joined.whitened_input)
-    denoiser = Denoiser(network, path, joined.mode_scaling, joined.whitened_input)
+    denoiser = around(network, path, joined.mode_scaling, joined.whitened_input)
     card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
     model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
     return model, fields.float(), valid.float()
+
+
+def path_of(
+    process: ForwardProcess, reference: GaussianField, fields: Tensor, settings: RunSettings
+) -> ReferencePath | SimulatedPath:
+    """The Gaussian world from the first noise on, in closed form or measured on runs from the training fields."""
+    noise_level = settings.data.noise_level
+    linear = process.linear if isinstance(process, SemilinearProcess) else process
+    assert isinstance(linear, LinearProcess)
+    onset = torch.tensor(time_of_onset(linear, reference, noise_level), dtype=torch.float64)
+    t_min = float(linear.running_clock.inverse(onset))
+    if not isinstance(process, SemilinearProcess):
+        return ReferencePath(linear, reference, t_min)
+    generator = keyed_generator(settings.training.seed, "moments")
+    return SimulatedPath.measure(process, reference, fields, t_min, generator, homogeneous=settings.data.homogeneous)
 
 
 def rounding_of(data: FieldData, normaliser: Standardise) -> Tensor:
@@ -101,19 +118,21 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
         FloatingPointError: the loss is not finite.
     """
     model = job.model
-    denoising, grid = DenoisingLoss(), model.grid
+    denoising, transition, grid = DenoisingLoss(), TransitionLoss(), model.grid
 
     def loss(module: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-        assert isinstance(module, Denoiser)
         if job.settings.data.homogeneous and module.training:
             batch = shift_at_random(batch, grid, generator)
+        if isinstance(module, ScoreModel):
+            return transition(module, batch, generator)
+        assert isinstance(module, Denoiser)
         return denoising(module, batch, generator)
 
     result = train(
         model.denoiser, loss, job.train, job.valid, job.settings.training, folder,
         signature=signature(model, job.settings.data.homogeneous), progress=progress,
     )  # fmt: skip
-    assert isinstance(result.ema, Denoiser)
+    assert isinstance(result.ema, (Denoiser, NetworkScore))
     card = {
         **model.card,
         "steps": result.steps,

@@ -29,3 +29,8 @@ def diffusers() -> Any:
 @pytest.fixture(scope="session")
 def gstools() -> Any:
     return peer("gstools")
+
+
+@pytest.fixture(scope="session")
+def torch_harmonics() -> Any:
+    return peer("torch_harmonics")

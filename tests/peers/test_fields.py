@@ -1,4 +1,5 @@
-"""Blurs against scipy, as a cosine transform and as a convolution of cells; Matérn fields against gstools.
+"""Blurs against scipy, as a cosine transform and as a convolution of cells; Matérn fields against gstools; spherical
+harmonics against torch-harmonics.
 
 Tolerances are three times the error measured, which every test prints.
 """
@@ -14,6 +15,7 @@ import torch
 from scipy import fft, ndimage
 from torch import Tensor
 
+from physdiff.bases import Sphere, SphereBasis
 from physdiff.basis import SpectralBasis
 from physdiff.chain import Chain
 from physdiff.gaussian import GaussianField
@@ -106,3 +108,21 @@ def test_matern_covariance(gstools: Any, shape: tuple[int, ...], smoothness: flo
     error = abs(covariance - model.covariance(distance)).max() / 1.3**2
     print(f"largest deviation, of the variance: {error:.1e}")
     assert error < 2e-5
+
+
+@pytest.mark.parametrize(("latitudes", "theirs"), [("gauss", "legendre-gauss"), ("equiangular", "equiangular")])
+def test_spherical_harmonics_have_the_coefficients_of_torch_harmonics(
+    latitudes: Any, theirs: str, torch_harmonics: Any
+) -> None:
+    """∫ f (Re Y ± Im Y) dA, with theirs a = ∫ f Ȳ dA."""
+    sphere = Sphere(17, 34, 1.0, latitudes)
+    basis, size = SphereBasis(sphere), sphere.degree + 1
+    white = torch.randn(2, 17, 34, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    f = sphere.unweigh(basis.limit(white))
+    modes = basis.forward(sphere.weigh(f)) * sphere.cell_volume**0.5
+    a = torch_harmonics.RealSHT(17, 34, lmax=size, mmax=size, grid=theirs).double()(f)
+    orders = torch.arange(size)
+    for way, coefficients in ((orders, a.real - a.imag), (-orders, a.real + a.imag)):
+        error = float((modes[:, :size, way] - coefficients).abs().max())
+        print(f"largest deviation {error:.1e}")
+        assert error < 1e-14

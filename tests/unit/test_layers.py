@@ -11,10 +11,12 @@ PACKAGE = Path(__file__).parents[2] / "physdiff"
 LAYERS = (
     ("registry", "grid", "clock", "schedules", "randomness", "atomic"),
     ("settings", "basis", "bases"),
-    ("spectra", "quadrature"),
+    ("spectra", "quadrature", "block"),
     ("process",),
+    ("phase_space", "semilinear"),
     ("processes", "gaussian", "bridge"),
     ("path",),
+    ("simulated_path",),
     ("clock_fit", "description"),
     ("denoisers", "networks"),
     ("objectives", "trace", "solvers"),
@@ -97,5 +99,5 @@ def test_imports_go_down(file: Path) -> None:
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name == "processes"], ids=module_of)
 def test_a_physics_sees_only_basis_process_and_torch(file: Path) -> None:
-    allowed = {"basis", "process", "registry", "settings", "spectra"}
+    allowed = {"basis", "phase_space", "process", "registry", "semilinear", "settings", "spectra"}
     assert {name.split(".")[1] for name in imports(file)} <= allowed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -212,23 +210,7 @@ def test_a_fit_finds_the_resolved_modes() -> None:
     assert float(zonal.mean[0, :, 1:].abs().max()) == 0 < float(zonal.mean[0, :, 0].abs().min())
 
 
-# ---- others, and the door
-
-
-if importlib.util.find_spec("torch_harmonics"):
-
-    @pytest.mark.peers
-    @pytest.mark.parametrize(("latitudes", "theirs"), [("gauss", "legendre-gauss"), ("equiangular", "equiangular")])
-    def test_torch_harmonics_has_the_same_coefficients(latitudes: str, theirs: str) -> None:
-        from torch_harmonics import RealSHT  # type: ignore[reportMissingImports]
-
-        sphere = Sphere(17, 34, 1.0, latitudes)  # type: ignore[arg-type]
-        basis, size = SphereBasis(sphere), sphere.degree + 1
-        f = sphere.unweigh(basis.limit(normals(2, 17, 34)))
-        ours = basis.forward(sphere.weigh(f)) * sphere.cell_volume**0.5
-        a = RealSHT(17, 34, lmax=size, mmax=size, grid=theirs).double()(f)
-        # ∫ f (Re Y ± Im Y) dA, with a = ∫ f Ȳ dA.
-        torch.testing.assert_close(ours[:, :size, :size], a.real - a.imag, atol=1e-12, rtol=0)
+# ---- the door
 
 
 @pytest.mark.parametrize(

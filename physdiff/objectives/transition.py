@@ -1,0 +1,222 @@
+r"""Transition score matching: what trains the score of a process that is only simulated.
+
+For any time s before t, ∇ log p_t(y_t) = E[ ∇ log q(y_t | y_s) | y_t ]: the score of a transition is an unbiased target
+for the score. One window y_s → y_t of the simulation is Gaussian, y_t = m ψ(y_s) + √S ε, so its score is −ε/√S: *Euler*
+windows. Three targets are offered, each as the noise ξ that it stands for, score ≈ −ξ/√S:
+
+    "euler"       ξ = ε. Exact for the chain of windows.
+    "linearised"  Each window is run in `substeps`; q is the Gaussian with the mean of the run without noise and the
+                  covariance C = Σ_i T_i S_i T_iᵀ of the noise carried by the tangent flow T, ξ = √S C⁻¹(y_t − mean),
+                  by conjugate gradients. Exact for any linear drift, however it mixes modes.
+    "backward"    ξ = (y_t − m y_s − m[ψ(y_t) − y_t])/√S: the residual of the solver's own step taken back from y_t.
+                  Needs no noise, only states; biased by O(window) where the reaction depends on the state.
+
+The loss compares in the whitened coordinates of the path, with the weight S/V at which the target's noise is 1:
+
+    L = Σ_k |√(S/V)(h − z)_k + ξ_k|² / Σ_k (1 − S/V)_k
+
+The Gaussian part scores 1 on average, less is structure. A window's noise tells little of the score of a state that it
+hardly moved, so that even the exact score stays near 1 when windows are short.
+
+Source: De Bortoli et al. (2021), section 3.2; Singhal et al. (2024) for windows; Holzschuh et al. (2023) for backward
+steps; Ozaki (1992) for linearised ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from physdiff.denoisers.score import ScoreModel
+from physdiff.registry import nearest
+from physdiff.semilinear import SemilinearProcess
+from physdiff.simulated_path import SimulatedPath
+
+Target = Literal["euler", "linearised", "backward"]
+
+
+@dataclass(frozen=True)
+class TransitionLoss:
+    """Error of a score against the windows of noisy runs.
+
+    Called with a model, clean fields of shape (batch, channels, *grid) in the model's units and a generator; returns
+    the loss of each row, shape (batch,).
+
+    Attributes:
+        target: "euler", "linearised" or "backward".
+        windows_per_run: Rows that share a run, each in another window: a run costs as much as its windows.
+        substeps: Steps within a window, of "linearised".
+    """
+
+    target: Target = "euler"
+    windows_per_run: int = 8
+    substeps: int = 4
+
+    def __post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise ValueError(f"unknown target '{self.target}'. {nearest(self.target, get_args(Target))}")
+        if min(self.windows_per_run, self.substeps) < 1:
+            raise ValueError(
+                f"windows_per_run and substeps must be at least 1; got {self.windows_per_run} and {self.substeps}."
+            )
+
+    def __call__(self, model: ScoreModel, x: Tensor, generator: torch.Generator) -> Tensor:
+        path = model.path
+        n, windows = len(x), len(path.moments.windows) - 1
+        runs = -(-n // self.windows_per_run)
+        clean = path.basis.forward(x[:runs].to(torch.float64))
+        # Stratified over the windows of a run, at random places.
+        shift = torch.rand((runs, self.windows_per_run), generator=generator, dtype=torch.float64)
+        place = (torch.arange(self.windows_per_run) + shift) / self.windows_per_run
+        chosen = (place * windows).long().clamp(max=windows - 1).T.flatten()[:n]
+        run = torch.arange(n) % runs
+        before, after, noise, since = _states(path, clean, chosen, run, generator)
+        return self.of_windows(model, before, after, noise, since, chosen, generator)
+
+    def of_windows(
+        self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, since: Tensor, window: Tensor,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """The loss of given windows: states at both ends, the noise between them, and which windows they are."""
+        path = model.path
+        process, support = path.process, path.reference.support
+        lead = [-1] + [1] * (before.ndim - 1)
+        start, end = (path.moments.windows[window + k].reshape(lead) for k in (0, 1))
+        received = torch.where(support, process.transition(start, end).variance, 0.0)
+        if self.target == "linearised":
+            after, xi = self._linearised(path, before, window, received, generator)
+        elif self.target == "backward":
+            xi = _backward(path, before, after, window, received)
+        else:
+            xi = noise
+        t = path.clock.inverse(end.flatten())
+        point = path.at(t)
+        share = torch.where(support, received / torch.where(support, point.variance, 1.0), 0.0)
+        error = share.sqrt() * (model.correction(after, t) - point.whiten(after)) + xi * support
+        return error.square().flatten(1).sum(1) / ((1 - share) * support).flatten(1).sum(1)
+
+    def _linearised(
+        self, path: SimulatedPath, before: Tensor, window: Tensor, received: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """End states of windows run in substeps, and ξ."""
+        noise = torch.randn((self.substeps, *before.shape), generator=generator, dtype=torch.float64)
+        ends, targets = torch.empty_like(before), torch.empty_like(before)
+        for which in window.unique():  # one window's coefficients at a time
+            rows = window == which
+            steps = torch.linspace(0, 1, self.substeps + 1, dtype=torch.float64)
+            start, end = path.moments.windows[which], path.moments.windows[which + 1]
+            flow = _Linearised(path, start + (end - start) * steps, before[rows])
+            ends[rows] = flow.noisy(noise[:, rows])
+            targets[rows] = received[rows].sqrt() * flow.solve(ends[rows] - flow.mean)
+        return ends, targets
+
+
+def _states(
+    path: SimulatedPath, clean: Tensor, chosen: Tensor, run: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """States before and after the chosen windows of each row, their unit noise and the windows' starts."""
+    process, support, times = path.process, path.reference.support, path.moments.windows
+    modes = torch.where(support, clean, path.reference.mean)
+    shape = (len(chosen), *clean.shape[1:])
+    before, after, drawn = (torch.empty(shape, dtype=torch.float64) for _ in range(3))
+    for window in range(int(chosen.max()) + 1):
+        noise = torch.randn(modes.shape, generator=generator, dtype=torch.float64)
+        rows = chosen == window
+        before[rows] = modes[run[rows]]
+        modes = process.step(modes, times[window], times[window + 1], noise, support)
+        after[rows], drawn[rows] = modes[run[rows]], noise[run[rows]]
+    return before, after, drawn, times[chosen]
+
+
+def _backward(path: SimulatedPath, before: Tensor, after: Tensor, window: Tensor, received: Tensor) -> Tensor:
+    """ξ from the states alone: the step back from y_t with the reaction taken there."""
+    process, support = path.process, path.reference.support
+    xi = torch.empty_like(before)
+    for which in window.unique():
+        rows = window == which
+        since, time = path.moments.windows[which], path.moments.windows[which + 1]
+        reacted = process.react(after[rows], since, time, support) - after[rows]
+        carried = process.basis.apply(process.transition(since, time).gain, before[rows] + reacted)
+        scale = torch.where(support, received[rows], 1.0).rsqrt()
+        xi[rows] = scale * (after[rows] - carried)
+    return torch.where(support, xi, 0.0)
+
+
+class _Linearised:
+    """The Gaussian law of a window's end: the run without noise, and noise carried by its tangent flow."""
+
+    def __init__(self, path: SimulatedPath, times: Tensor, start: Tensor) -> None:
+        self.process: SemilinearProcess = path.process
+        self.support = path.reference.support
+        self.pairs = list(pairwise(times))
+        self.spread = [
+            torch.where(self.support, self.process.transition(a, b).variance, 0.0).sqrt() for a, b in self.pairs
+        ]
+        self.states = [start]
+        for a, b in self.pairs:
+            self.states.append(self.process.step(self.states[-1], a, b, None, self.support))
+
+    @property
+    def mean(self) -> Tensor:
+        """The end of the run without noise."""
+        return self.states[-1]
+
+    def noisy(self, noise: Tensor) -> Tensor:
+        """The end of the run with unit noise of shape (substeps, *start.shape)."""
+        y = self.states[0]
+        for (a, b), one in zip(self.pairs, noise, strict=True):
+            y = self.process.step(y, a, b, one, self.support)
+        return y
+
+    def _step(self, index: int) -> Callable[[Tensor], Tensor]:
+        a, b = self.pairs[index]
+        return lambda y: self.process.step(y, a, b, None, self.support)
+
+    def covariance(self, p: Tensor) -> Tensor:
+        """C p = Σ_i T_i S_i T_iᵀ p."""
+        pulled = [p]
+        for i in range(len(self.pairs) - 1, 0, -1):
+            back = torch.func.vjp(self._step(i), self.states[i])[1]
+            pulled.append(back(pulled[-1])[0])
+        total = torch.zeros_like(p)
+        for i, weight in enumerate(reversed(pulled)):
+            if i:
+                total = torch.func.jvp(self._step(i), (self.states[i],), (total,))[1]
+            total = total + self.spread[i].square() * weight
+        return torch.where(self.support, total, 0.0)
+
+    def solve(self, deviation: Tensor, tolerance: float = 1e-6, most: int = 100) -> Tensor:
+        """C⁻¹ of a deviation on the support, by conjugate gradients preconditioned by the linear part's variance."""
+        preconditioner = torch.where(self.support, 1 / self._whole_variance(), 0.0)
+        x = torch.zeros_like(deviation)
+        r = torch.where(self.support, deviation, 0.0)
+        z = preconditioner * r
+        p, rho = z, _dot(r, z)
+        goal = tolerance**2 * rho
+        for _ in range(most):
+            if bool((rho <= goal).all()):
+                return x
+            cp = self.covariance(p)
+            alpha = rho / _dot(p, cp).clamp(min=torch.finfo(torch.float64).tiny)
+            x, r = x + alpha * p, r - alpha * cp
+            z = preconditioner * r
+            rho, previous = _dot(r, z), rho
+            p = z + rho / previous.clamp(min=torch.finfo(torch.float64).tiny) * p
+        raise FloatingPointError(
+            f"{type(self.process).__name__}: a linearised window does not converge in {most} iterations: it is too "
+            "long for the reaction; lower the tolerance of the path's windows."
+        )
+
+    def _whole_variance(self) -> Tensor:
+        received = self.process.transition(self.pairs[0][0], self.pairs[-1][1]).variance
+        return torch.where(self.support, received, 1.0)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each row, shape (batch, 1, ..., 1)."""
+    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
