@@ -10,6 +10,7 @@ project = "physdiff"
 version = release = version_of("physdiff")
 copyright = "the physdiff authors"
 
+myst_heading_anchors = 3
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generate"]
 exclude_patterns = ["_build"]
 html_theme = "furo"

@@ -41,15 +41,48 @@ class _Parser(ArgumentParser):
             if found := re.search(pattern, message):
                 known = [a.dest for a in self._named_in(message)._actions if a.dest not in ("help", "config")]
                 return f"there is no option '{found.group(1)}'. {nearest(found.group(1), known)}"
+        if found := re.search(r"following arguments are required: (.*)", message):
+            return self._missing(found.group(1).split(", "))
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message, re.DOTALL):
             return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
-        return " ".join(message.replace("Parser key", "option").split())
+        return " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
 
     def _named_in(self, message: str) -> ArgumentParser:
         """The parser of the subcommand that a message is about; this one if it names none."""
         found = re.search(r"Subcommand '(\w+)'", message)
-        members = getattr(self._subcommands_action, "choices", None) or {}
-        return members.get(found.group(1), self) if found else self
+        return _commands_of(self).get(found.group(1), self) if found else self
+
+    def _missing(self, names: Sequence[str]) -> str:
+        """What a command needs, as it is typed: `train.data.path` is --data.path, `sample.run` is RUN."""
+        command, needed = [], []
+        for name in names:
+            parser, command, words = self, [], name.split(".")
+            while words[0] in _commands_of(parser):
+                parser = _commands_of(parser)[words[0]]
+                command.append(words.pop(0))
+            dest = ".".join(words)
+            is_option = any(action.dest == dest and action.option_strings for action in parser._actions)
+            needed.append(f"--{dest}" if is_option else dest.upper())
+        words = " ".join(command)
+        return f"{words} needs {_listed(needed)}; `physdiff {words} --help` explains."
+
+
+def _commands_of(parser: ArgumentParser) -> dict[str, ArgumentParser]:
+    """The parsers of a parser's commands, by name."""
+    return getattr(parser._subcommands_action, "choices", None) or {}
+
+
+def _unfinished(parser: ArgumentParser, arguments: Sequence[str]) -> ArgumentParser | None:
+    """The parser of a command line that stops short of naming a command; None if it does not."""
+    for word in arguments:
+        if word not in _commands_of(parser):
+            return None
+        parser = _commands_of(parser)[word]
+    return parser if _commands_of(parser) else None
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(", ".join(words).rsplit(", ", 1))
 
 
 def _quoted(text: str) -> list[str]:
@@ -99,6 +132,9 @@ def run(arguments: Sequence[str]) -> int:
     arguments = _with_config(list(arguments))
     _resolve_process(arguments)
     parser, functions = build_parser()
+    if (group := _unfinished(parser, arguments)) is not None:
+        group.print_help(sys.stderr)
+        return 2
     parsed = parser.parse_args(arguments)
     command = parsed.command
     settings: Namespace = parsed[command]
@@ -137,8 +173,6 @@ def _with_config(arguments: list[str]) -> list[str]:
         path = Path(arguments[1])
         if arguments[0] == "resume":
             path = path / "config.yaml"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file '{path}'.")
         return ["train", "--config", str(path), *arguments[2:]]
     return arguments
 
@@ -168,11 +202,15 @@ def _resolve_process(arguments: list[str]) -> None:
         elif found := re.match(r"--process\.(?:init_args\.)?(\w+)", word):
             settings.append(found.group(1))
     if chosen is not None:
-        check_names(chosen, [name for name in settings if name != "class_path"], leave_out=("basis",))
+        check_names(chosen, [name for name in settings if name not in ("class_path", "clock")])
 
 
 def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
     """The physics that a YAML file names, and the names of the settings that it gives."""
+    if str(path) in processes.classes() or re.search(r"\.py(:\w+)?$", path.name):
+        raise UsageError(f"train takes a YAML file of settings; physics is named by an option, --process {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file '{path}'.")
     try:
         content = yaml.safe_load(path.read_text())
     except UnicodeDecodeError:

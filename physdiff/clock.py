@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -33,6 +33,15 @@ class Clock(ABC):
     def end(self) -> float:
         """Physical time at t = 1."""
         return float(self.time(torch.tensor(1.0, dtype=torch.float64)))
+
+    def describe(self) -> str:
+        """`ExponentialClock(duration=1.732, onset=3.405e-06)`: its settings to four digits."""
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        words = (
+            f"{len(value)} {name}" if isinstance(value, tuple) else f"{name}={value:.4g}"
+            for name, value in settings.items()
+        )
+        return f"{type(self).__name__}({', '.join(words)})"
 
 
 def _require_positive(clock: Clock, **settings: float) -> None:

@@ -16,6 +16,7 @@ from physdiff.semilinear import SemilinearProcess
 P = TypeVar("P", bound=ForwardProcess)
 FADED = 4.0  # times the fading time until a reaction no longer matters, e⁻⁴ = 2 %
 EARLY = 1e-3  # physical time at which an author's symbols are looked at
+MOST_GROWTH = 44.0  # of log |m|: beyond it, |m|² is no number of single precision, in which networks are trained
 
 
 def fit_clock(process: P, reference: GaussianField, noise_level: float | None = None) -> P:
@@ -32,17 +33,22 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
             the variance in the data's weakest mode.
 
     Raises:
-        ValueError: no physical time meets the condition; a symbol of the process is of the wrong shape or value.
+        ValueError: no physical time meets the condition; a mode grows without bound; a symbol of the process is of the
+            wrong shape or value.
     """
     process = process.with_reference(reference)
     linear, waits = process, 0.0
     if isinstance(process, SemilinearProcess):
         linear, waits = process.linear, FADED * (process.fades_over or 0.0)
+        _check_noise(process, reference)
     assert isinstance(linear, LinearProcess)
-    _check_symbols(linear, tuple(reference.spectrum.shape), type(process).__name__)
+    shape, owner = tuple(reference.spectrum.shape), type(process).__name__
+    _check_symbols(linear, shape, owner)
     if process.clock is not None:
+        _check_growth(linear, process.clock.end, shape, owner)
         return process
     duration = waits + time_of_forgetting(linear, reference)
+    _check_growth(linear, duration, shape, owner)
     onset = time_of_onset(linear, reference, noise_level)
     if onset >= duration:
         raise ValueError(
@@ -50,6 +56,18 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
             f"for (τ = {onset:.3g}); lower noise_level or change the settings of the process."
         )
     return process.with_clock(ExponentialClock(duration, onset))
+
+
+def _check_noise(process: SemilinearProcess, reference: GaussianField) -> None:
+    """Raise if a mode in which the data varies gets no noise, ever."""
+    silent = reference.support & (process.noise_spectrum() == 0)
+    if bool(silent.any()):
+        index = tuple(int(i) for i in silent.nonzero()[0][1:])
+        raise ValueError(
+            f"{type(process).__name__} gives no noise to {int(silent.sum())} of the {reference.n_support} modes in "
+            f"which the data varies, the first at index {index} of the grid"
+            + (" (the mean of each field): subtract it." if not any(index) else ".")
+        )
 
 
 def _check_symbols(process: LinearProcess, shape: tuple[int, ...], owner: str) -> None:
@@ -74,6 +92,20 @@ def _check_symbols(process: LinearProcess, shape: tuple[int, ...], owner: str) -
         if method == "noise_spectrum" and (symbol.is_complex() or bool((symbol < 0).any())):
             found = "complex values" if symbol.is_complex() else f"{float(symbol.min()):.4g}"
             raise ValueError(f"{name} must be real and at least 0; got {found} at τ = {EARLY}.")
+
+
+def _check_growth(process: LinearProcess, end: float, shape: tuple[int, ...], owner: str) -> None:
+    """Raise if a mode has outgrown every number by t = 1; a little growth, or for a while, may be hidden by noise."""
+    zero = torch.zeros((), dtype=torch.float64)
+    grown = process.log_gain(torch.tensor(end, dtype=torch.float64), zero).real.expand(shape)
+    most = int(grown.argmax())
+    log_growth = float(grown.flatten()[most])
+    if log_growth > MOST_GROWTH:
+        _, *mode = (int(i) for i in torch.unravel_index(torch.tensor(most), shape))
+        raise ValueError(
+            f"{owner} grows at the rate {log_growth / end:.3g} per unit of time in mode {tuple(mode)}, and never "
+            "forgets the data: drift_symbol should be ≤ 0, and has the wrong sign if the physics dissipates."
+        )
 
 
 def _broadcasts(got: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -49,7 +49,7 @@ def to_process(values: dict[str, Any], basis: Basis) -> ForwardProcess:
         ValueError: an unknown class or setting.
     """
     cls = processes.find(values["class"])
-    check_names(cls, values["settings"], leave_out=("basis", "clock"))
+    check_names(cls, values["settings"])
     settings = {name: _restored(value) for name, value in values["settings"].items()}
     name = values["clock"]["class"]
     clock_class = getattr(clocks, name, None) or getattr(schedules, name, None)

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -26,6 +27,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean '{next(k for k in known if k.lower() == close[0])}'?"
     return f"Known: {', '.join(known)}."
+
+
+def _file_here(name: str) -> str:
+    """The end of an error sentence: the file that was meant by its name without .py; empty if there is none."""
+    file = Path(f"{name}.py")
+    if not name.isidentifier() or not file.is_file():
+        return ""
+    classes = re.findall(r"^class (\w+)", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    ways = [file.name, *(f"{name}.{cls}" for cls in classes)]
+    return f"There is a file {file} here: say {' or '.join(ways)}."
 
 
 class Registry:
@@ -71,7 +82,7 @@ class Registry:
             return self._from_file(name)
         if "." in name:
             return self._from_module(name)
-        raise ValueError(f"unknown {self.kind} '{name}'. {nearest(name, self._classes)}")
+        raise ValueError(f"unknown {self.kind} '{name}'. {_file_here(name) or nearest(name, self._classes)}")
 
     def _from_module(self, name: str) -> type:
         module_name, _, class_name = name.rpartition(".")

@@ -118,6 +118,9 @@ class SemilinearProcess(ForwardProcess):
 
         Returns:
             Fields at all times, shape (n, batch, channels, *grid), of the dtype of x.
+
+        Raises:
+            FloatingPointError: a state is not finite: the steps are too long for the reaction.
         """
         modes = self.basis.forward(x.to(torch.float64))
         states = [x]
@@ -126,6 +129,11 @@ class SemilinearProcess(ForwardProcess):
                 a, b = (start + (end - start) * (part + k) / substeps for k in (0, 1))
                 noise = torch.randn(modes.shape, generator=generator, dtype=torch.float64, device=generator.device)
                 modes = self.step(modes, a, b, noise.to(modes.device))
+            if not bool(modes.isfinite().all()):
+                raise FloatingPointError(
+                    f"{type(self).__name__}: a run is not finite at τ = {float(end):.3g}: steps are too long for the "
+                    "reaction; take more times or substeps."
+                )
             states.append(self.basis.inverse(modes).to(x.dtype))
         return torch.stack(states)
 

@@ -18,11 +18,21 @@ def require_positive(owner: Any, *names: str) -> None:
             raise ValueError(f"{type(owner).__name__} needs a positive, finite '{name}'; got {value}.")
 
 
-def check_names(cls: type, given: Iterable[str], leave_out: tuple[str, ...] = ()) -> None:
-    """Raise if a setting is given that the dataclass does not have, naming the ones it has."""
+def settings_of(cls: type) -> dict[str, Any]:
+    """The settings of a physics and their defaults: its fields but the basis and the clock, which every physics has."""
     assert is_dataclass(cls)
-    known = {f.name: f.default for f in fields(cls) if f.init and f.name not in leave_out}
+    return {f.name: f.default for f in fields(cls) if f.init and f.name not in ("basis", "clock")}
+
+
+def listed(settings: dict[str, Any]) -> str:
+    """`diffusivity = 1.0, noise_level = None`; `none` where there are none."""
+    return ", ".join(f"{name} = {value}" for name, value in settings.items()) or "none"
+
+
+def check_names(cls: type, given: Iterable[str]) -> None:
+    """Raise if a setting is given that the physics does not have, naming the ones it has."""
+    known = settings_of(cls)
     for name in given:
         if name not in known:
-            has = ", ".join(f"{k} = {v}" for k, v in known.items()) or "none"
-            raise ValueError(f"{cls.__name__} has no setting '{name}'. {nearest(name, known)} It has: {has}.")
+            close = f"{nearest(name, known)} " if known else ""
+            raise ValueError(f"{cls.__name__} has no setting '{name}'. {close}It has: {listed(known)}.")

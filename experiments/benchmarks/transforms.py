@@ -136,6 +136,7 @@ SETTINGS = (
     Setting(Grid((256, 256), 1.0, "periodic"), 32, "Heat"),
     Setting(Grid((256, 256), 1.0, "neumann"), 32, "Heat"),
     Setting(Grid((256, 256), 1.0, "periodic"), 32, "Matern"),
+    Setting(Grid((256, 256), 1.0, "periodic"), 32, "DampedWave"),
     Setting(Grid((256, 256), 1.0, "periodic"), 32, "AdvectionDiffusion"),
     Setting(Grid((64, 64, 64), 1.0, "periodic"), 16, "Heat"),
     Setting(Grid((64, 64, 64), 1.0, "neumann"), 16, "Heat"),

@@ -1,4 +1,4 @@
-"""Which physics should noise the data? Six processes, two minutes of training each, three seeds.
+"""Which physics should noise the data? Six distinct processes and a twin, two minutes of training each, three seeds.
 
     python -m experiments.which_physics.run    # writes results.json and which_physics.png; prints the tables
 
@@ -24,6 +24,7 @@ from physdiff.basis import Basis
 from physdiff.config import DataSettings, RunSettings
 from physdiff.data.fields import load_fields
 from physdiff.data.recipes import recipe
+from physdiff.denoisers.denoiser import Denoiser
 from physdiff.evaluation.spectrum import energy_spectrum
 from physdiff.likelihood import log_likelihood
 from physdiff.model import FieldModel, NetworkSettings
@@ -31,12 +32,14 @@ from physdiff.objectives import DenoisingLoss
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.processes.coloured_variance_preserving import ColouredVariancePreserving
+from physdiff.processes.damped_wave import DampedWave
 from physdiff.processes.edm import EDM
 from physdiff.processes.heat import Heat
 from physdiff.processes.matern import Matern
 from physdiff.processes.rectified_flow import RectifiedFlow
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.randomness import keyed_generator
+from physdiff.simulated_path import SimulatedPath
 from physdiff.solvers import sample
 from physdiff.solvers.time_grid import TimeGrid
 from physdiff.trace import Hutchinson
@@ -56,6 +59,7 @@ PROCESSES: dict[str, ProcessOn] = {
     "ColouredVariancePreserving": partial(ColouredVariancePreserving, spectrum="data"),
     "Heat": Heat,
     "Matern": Matern,
+    "DampedWave": DampedWave,
 }
 
 SEEDS = (0, 1, 2)
@@ -90,12 +94,18 @@ def measure(name: str, seed: int) -> dict[str, Any]:
         "steps": result.steps,
         "training_cpu_seconds": trained - start,  # this launch's, the first validation and the checkpoints included
         "resumed_from": result.resumed_from,
-        "path": facts(model.denoiser.path),
+        "path": facts(of_linear(model).path),
         **denoising(model),
         "samples": {f"{steps} steps": samples(model, steps, seed) for steps in SOLVER_STEPS},
         "density": density(model, seed),
     }
     return {**found, "evaluation_cpu_seconds": time.process_time() - trained}
+
+
+def of_linear(model: FieldModel) -> Denoiser:
+    """The denoiser of a model whose process is linear, as all are here."""
+    assert isinstance(model.denoiser, Denoiser)
+    return model.denoiser
 
 
 def facts(path: ReferencePath) -> dict[str, Any]:
@@ -117,9 +127,10 @@ def held_out(model: FieldModel) -> Tensor:
 @torch.no_grad()
 def denoising(model: FieldModel) -> dict[str, Any]:
     """The loss over the process's own clock, and squared errors where the Wiener filter leaves given shares unknown."""
-    fields, path = held_out(model), model.denoiser.path
+    fields, denoiser = held_out(model), of_linear(model)
+    path = denoiser.path
     losses = [
-        DenoisingLoss()(model.denoiser, fields, keyed_generator(0, "which physics", "loss", str(draw))).mean()
+        DenoisingLoss()(denoiser, fields, keyed_generator(0, "which physics", "loss", str(draw))).mean()
         for draw in range(LOSS_DRAWS)
     ]
     clean = path.basis.forward(fields)
@@ -129,7 +140,7 @@ def denoising(model: FieldModel) -> dict[str, Any]:
         point = path.at(t)
         noisy = point.noised(clean, keyed_generator(0, "which physics", "level", str(share)))
         error = point.wiener(noisy) - clean
-        residual = model.denoiser.residual(noisy, torch.tensor(t, dtype=torch.float64))
+        residual = denoiser.residual(noisy, torch.tensor(t, dtype=torch.float64))
         wiener, trained = (float(e.square().mean()) for e in (error, error + residual))
         levels[f"{share}"] = {"t": t, "wiener": wiener, "model": trained, "ratio": trained / wiener}
     return {"loss": float(torch.stack(losses).mean()), "levels": levels}
@@ -156,10 +167,12 @@ class EvenNoise(TimeGrid):
     The default takes equal steps of log τ, and what that means for the noise is each process's own.
     """
 
-    def between(self, path: ReferencePath, intervals: int) -> Tensor:
-        first, last = (log_noise(path, t) for t in (1.0, path.t_min))
+    def between(self, path: ReferencePath | SimulatedPath, intervals: int) -> Tensor:
+        assert isinstance(path, ReferencePath)
+        noise = partial(log_noise, path)
+        first, last = noise(1.0), noise(path.t_min)
         inner = [
-            bisect(path, lambda t, at=first + step / intervals * (last - first): log_noise(path, t) < at)
+            bisect(path, lambda t, at=first + step / intervals * (last - first): noise(t) < at)
             for step in range(1, intervals)
         ]
         return torch.tensor([1.0, *inner, path.t_min], dtype=torch.float64)
@@ -238,14 +251,15 @@ def density_checks(name: str) -> dict[str, float]:
     """How the gain of 8 fields under the model of seed 0 moves with the integrator's steps and with t_min."""
     model = FieldModel.load(RUNS / f"{name}-0")
     fields = model.normalised(load_fields(DATA, split="test").first(8))
-    path = model.denoiser.path
+    denoiser = of_linear(model)
+    path = denoiser.path
     onset = path.at(path.t_min).time
     settings: dict[str, Any] = {"trace": Hutchinson(2), "method": "rk4", "seed": 0}
 
     def gain(steps: int, times_noise: float) -> float:
         later = float(path.clock.inverse(times_noise * onset))
-        model.denoiser.path = ReferencePath(path.process, path.reference, later)
-        found = log_likelihood(model.denoiser, fields, steps=steps, **settings)
+        denoiser.path = ReferencePath(path.process, path.reference, later)
+        found = log_likelihood(denoiser, fields, steps=steps, **settings)
         return float(found.relative_to_reference.mean()) / found.n_support
 
     coarse, fine = gain(DENSITY_STEPS, 1.0), gain(2 * DENSITY_STEPS, 1.0)

@@ -18,10 +18,10 @@ from scipy import stats
 from physdiff.evaluation.figure_style import INK, MUTED, WIDE, png, styled
 
 HERE = Path(__file__).parent
-NAMES = ("VariancePreserving", "EDM", "RectifiedFlow", "ColouredVariancePreserving", "Heat", "Matern")
+NAMES = ("VariancePreserving", "EDM", "RectifiedFlow", "ColouredVariancePreserving", "Heat", "Matern", "DampedWave")
 TITLES = {"ColouredVariancePreserving": "ColouredVP (data's spectrum)"}
-COLOURS = dict(zip(NAMES, ("#1f6fb5", "#63a5dc", "#0d3b66", "#e0861a", "#a83a6c", "#2f8f5b"), strict=True))
-MARKERS = dict(zip(NAMES, "osXD^v", strict=True))
+COLOURS = dict(zip(NAMES, ("#1f6fb5", "#63a5dc", "#0d3b66", "#e0861a", "#a83a6c", "#2f8f5b", "#7b5bc4"), strict=True))
+MARKERS = dict(zip(NAMES, "osXD^vP", strict=True))
 STEPS = ("4 steps", "8 steps", "32 steps")
 SHARES = ("0.02", "0.1", "0.3", "0.6")
 LEVEL = 0.05
@@ -121,7 +121,7 @@ def figure(found: dict[str, Any]) -> Figure:
     draw_gain(left, found)
     took = [found["runs"][0]["samples"][steps]["evaluations"] for steps in STEPS]
     for index, name in enumerate(NAMES):
-        shift = 1 + 0.035 * (index - 2.5)
+        shift = 1 + 0.035 * (index - 0.5 * (len(NAMES) - 1))
         style: dict[str, Any] = {
             "color": COLOURS[name], "marker": MARKERS[name], "markersize": 6, "elinewidth": 1.2, "capsize": 2.5,
             "linewidth": 1.2, "label": TITLES.get(name, name),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from physdiff.data.fields import load_fields
 from physdiff.data.normalise import Standardise
 from physdiff.gaussian import GaussianField
 from physdiff.registry import processes
+from physdiff.settings import listed, settings_of
 from physdiff.training.job import rounding_of
 
 
@@ -21,9 +21,7 @@ def list_processes() -> None:
     """List the noising physics, with their equations and settings."""
     for name, cls in processes.classes().items():
         summary = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
-        fields = [f for f in dataclasses.fields(cls) if f.name not in ("basis", "clock")]
-        settings = ", ".join(f"{f.name} = {f.default}" for f in fields) or "none"
-        print(f"{name}\n    {summary}\n    settings: {settings}")
+        print(f"{name}\n    {summary}\n    settings: {listed(settings_of(cls))}")
 
 
 def check(process: str, data: str | None = None) -> int:
@@ -34,7 +32,7 @@ def check(process: str, data: str | None = None) -> int:
         data: Data set folder or file, as `train` takes it: tells how many nats of that data survive to t = 1.
     """
     chosen = processes.find(process)
-    report = laws.check(chosen, data=None if data is None else _law_of(data))
+    report = laws.check(chosen, data=None if data is None else _law_of(data), progress=True)
     print(report)
     return 0 if report.passed else 2
 

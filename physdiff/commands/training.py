@@ -21,6 +21,10 @@ from physdiff.simulated_path import SimulatedPath
 from physdiff.training.job import prepare, run_job
 from physdiff.training.settings import TrainSettings
 
+# What a validation loss means, by what was learned.
+DENOISING = "lower is better; below 1 is structure beyond the Gaussian field"
+TRANSITION = "lower is better; of transition score matching, where even the exact score stays near 1"
+
 
 def train(
     process: Callable[[Basis], ForwardProcess],
@@ -48,19 +52,19 @@ def train(
     config = resolved_config(settings, process(path.basis), path.clock, run)
     if not (folder / "config.yaml").exists():
         _write(config, folder)
-    known = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
+    known, meaning = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats", DENOISING
     if isinstance(path, SimulatedPath):
-        known = f"simulated in {len(path.moments.windows) - 1} windows"
+        known, meaning = f"simulated in {len(path.moments.windows) - 1} windows", TRANSITION
     print(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
-        f"{type(path.process).__name__}, {path.clock}; {path.reference.n_support} degrees of freedom; "
+        f"{type(path.process).__name__}, {path.clock.describe()}; {path.reference.n_support} degrees of freedom; "
         f"{known}"
     )
     _, result = run_job(job, folder)
     _write(config, folder)  # a run that was prolonged is described by its last settings
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
-    loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f}"
-    print(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss} (the Gaussian reference scores 1 or more)")
+    loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} ({meaning})"
+    print(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss}")
     print(f"model: {folder / 'model'}")
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import cast
 
 import torch
+from tqdm import tqdm
 
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock_fit import fit_clock
@@ -66,6 +67,7 @@ def check(
     process: type[ForwardProcess] | ForwardProcess,
     bases: list[Basis] | None = None,
     data: GaussianField | None = None,
+    progress: bool = False,
 ) -> Report:
     """Examine a noising physics by every law of processes, and every solver on it.
 
@@ -75,6 +77,7 @@ def check(
         bases: Where to examine a class; small grids when not given.
         data: The law of your data, such as `GaussianField.fit` gives: what of it survives to t = 1 is then told, on its
             own grid; the other laws use data that is made up.
+        progress: Whether to show a bar, on a terminal.
 
     Returns:
         Report; `print` it, and see `.passed`.
@@ -90,14 +93,14 @@ def check(
     torch.set_num_threads(1)  # a few numbers at a time: threads would only wait for one another
     try:
         if issubclass(cls, SemilinearProcess):
-            return _semilinear_report(cast(type[SemilinearProcess] | SemilinearProcess, process), bases, data)
-        return _report(cast(type[LinearProcess] | LinearProcess, process), bases, data)
+            return _semilinear_report(cast(type[SemilinearProcess] | SemilinearProcess, process), bases, data, progress)
+        return _report(cast(type[LinearProcess] | LinearProcess, process), bases, data, progress)
     finally:
         torch.set_num_threads(threads)
 
 
 def _report(
-    process: type[LinearProcess] | LinearProcess, bases: list[Basis] | None, data: GaussianField | None
+    process: type[LinearProcess] | LinearProcess, bases: list[Basis] | None, data: GaussianField | None, progress: bool
 ) -> Report:
     refused: list[str] = []
     broken: list[Finding] = []
@@ -115,26 +118,29 @@ def _report(
                 broken.append(_uncomputable(str(BasisCase(basis)), error))
         if not cases and not broken:
             raise ValueError(f"{name} works on no grid that was tried, with its default settings; {refused[0]}")
-    findings = broken + _examined("equation", cases)
+    findings = broken + _examined("equation", cases, progress)
     if not all(finding.passed for finding in findings):
         return Report(name, tuple(findings), tuple(refused), (NOT_ASKED,))
-    findings += _examined("process", cases)
-    findings += _examined("phase space", [case for case in cases if isinstance(case.process, PhaseSpaceProcess)])
+    findings += _examined("process", cases, progress)
+    findings += _examined("phase space", [c for c in cases if isinstance(c.process, PhaseSpaceProcess)], progress)
     if data is not None:
         findings.append(_on_data(process, data))
-    findings += _examined("solver on process", list(pair_cases(cases)))
+    findings += _examined("solver on process", list(pair_cases(cases)), progress)
     return Report(name, tuple(findings), tuple(refused))
 
 
 def _semilinear_report(
-    process: type[SemilinearProcess] | SemilinearProcess, bases: list[Basis] | None, data: GaussianField | None
+    process: type[SemilinearProcess] | SemilinearProcess,
+    bases: list[Basis] | None,
+    data: GaussianField | None,
+    progress: bool,
 ) -> Report:
     if isinstance(process, SemilinearProcess):
         name, cases = type(process).__name__, [semilinear_case(process.on(_small(process.basis.grid)))]
     else:
         name, cases = process.__name__, list(semilinear_cases(process, bases))
     no_bound = () if data is None else ("no bound on what of your data survives is known for a simulated process.",)
-    return Report(name, tuple(_examined("semilinear", cases)), (), no_bound)
+    return Report(name, tuple(_examined("semilinear", cases, progress)), (), no_bound)
 
 
 def _small(grid: Grid) -> Grid:
@@ -142,9 +148,11 @@ def _small(grid: Grid) -> Grid:
     return replace_shape(grid, tuple(min(n, 8 if grid.ndim < 3 else 5) for n in grid.shape))
 
 
-def _examined(subject: str, cases: Sequence[object]) -> list[Finding]:
+def _examined(subject: str, cases: Sequence[object], progress: bool) -> list[Finding]:
     """Law by law, the order in which a report is read."""
-    return [one.examine(case) for one in laws_of(subject) for case in cases if one.applies(case)]
+    asked = [(one, case) for one in laws_of(subject) for case in cases if one.applies(case)]
+    shown = tqdm(asked, desc=f"laws of {subject}", unit="case", leave=False, disable=None if progress else True)
+    return [one.examine(case) for one, case in shown]
 
 
 def _places(cls: type[LinearProcess]) -> list[Basis]:

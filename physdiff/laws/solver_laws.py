@@ -93,9 +93,11 @@ def noise_is_as_declared(case: SolverCase) -> Iterator[Measurement]:
 
 
 def _slope(errors: dict[int, float]) -> float:
-    """Order from the two finest step numbers."""
+    """Order from the two finest step numbers; not a number where an error is 0 or not finite."""
     (n, coarse), (m, fine) = sorted(errors.items())[-2:]
-    return float(np.log(coarse / fine) / np.log(m / n))
+    if not (0 < coarse < math.inf and 0 < fine < math.inf):
+        return math.nan
+    return math.log(coarse / fine) / math.log(m / n)
 
 
 @law("solver", _deterministic)
@@ -199,7 +201,9 @@ def _in_few_steps(case: SolverCase, error: Callable[[int], float]) -> Measuremen
     while True:
         steps = 2 * steps
         errors[steps] = error(steps)
-        slope = _slope(errors) if errors[steps] > 0 else math.inf
+        slope = _slope(errors)
+        if not math.isfinite(errors[steps]):
+            return Measurement("error", math.inf, ROUNDING, reading=f"the result of {steps} steps is not finite")
         if errors[steps] < ROUNDING:
             return Measurement("error", errors[steps], ROUNDING, reading=f"exact: error {errors[steps]:.1e}")
         if abs(slope - order) <= SLOPE_TOLERANCE or steps >= MOST_STEPS:

@@ -1,12 +1,15 @@
 """Bad input of every kind ends in one clear line and exit code 2, in this process."""
 
 import json
+import math
+import re
 import shutil
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -18,10 +21,12 @@ import physdiff.likelihood
 from datasets.turbulence import make
 from physdiff import FieldModel, cli, load_fields
 from physdiff.basis import SpectralBasis
+from physdiff.clock import LinearClock
 from physdiff.clock_fit import fit_clock
 from physdiff.evaluation.evaluate import EvaluationSettings
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
+from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.processes.heat import Heat
 from physdiff.registry import processes
@@ -231,6 +236,49 @@ def test_symbols(drift: object, noise: object, message: str) -> None:
     assert fit_clock(Heat(basis), reference).clock is not None
 
 
+@dataclass(frozen=True)
+class Grown(LinearProcess):
+    """Mode (1, 0) and its like grow at a rate until a time, and decay thereafter; white noise."""
+
+    rate: float = 1.0
+    until: float = math.inf
+    noise: float = 1.0
+
+    def drift_symbol(self, time: Tensor) -> Tensor:
+        first = torch.isclose(self.basis.laplacian, torch.tensor(4 * math.pi**2, dtype=torch.float64))
+        return torch.where(first & (time < self.until), self.rate, -1.0).to(torch.float64) + 0 * time
+
+    def noise_spectrum(self, time: Tensor) -> Tensor:
+        return torch.full_like(time, self.noise)
+
+
+def test_growth_without_bound_is_refused_at_the_door() -> None:
+    basis = SpectralBasis(GRID)
+    reference = GaussianField(basis, torch.zeros(1, 8, 6), torch.ones(1, 8, 6, dtype=torch.float64))
+    message = r"^Grown grows at the rate 2.5 per unit of time in mode \(0, 1\), and never forgets the data"
+    for clock in (None, LinearClock(20.0)):
+        with pytest.raises(ValueError, match=message):
+            fit_clock(Grown(basis, rate=2.5, clock=clock), reference)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rate": 0.01, "noise": 10.0},  # noise soon outgrows the signal: n/(2A) = 500 c
+        {"until": 3.0},  # growth for a while
+        {"rate": 2.5, "clock": LinearClock(1.0)},  # a clock of one's own that stops early
+    ],
+)
+def test_growth_that_does_no_harm_is_not_refused(settings: dict[str, Any]) -> None:
+    basis = SpectralBasis(GRID)
+    reference = GaussianField(basis, torch.zeros(1, 8, 6), torch.ones(1, 8, 6, dtype=torch.float64))
+    process = fit_clock(Grown(basis, **settings), reference)
+    mismatch = ReferencePath(process, reference, 0.5).terminal_mismatch
+    assert math.isfinite(mismatch)
+    if "clock" not in settings:
+        assert mismatch / reference.n_support <= 0.0102  # ½ log(V/S) where |m|²c/V = 0.02
+
+
 # ---- the command line
 
 
@@ -291,7 +339,70 @@ def test_resume_is_a_command(refused: Refused, capsys: pytest.CaptureFixture[str
         cli.run(["--help"])
     assert "resume" in capsys.readouterr().out
     refused("resume", "nowhere", words=("nowhere/config.yaml",))
-    refused("resume", words=("folder",))
+    refused("resume", words=("resume needs FOLDER",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train", ("train needs --process, --data.path and --training.steps",)),
+        ("train --process Heat --training.steps 2", ("train needs --data.path;",)),
+        ("sample", ("sample needs RUN;",)),
+        ("processes check", ("processes check needs PROCESS;", "`physdiff processes check --help`")),
+        ("sample run --n x", ("--n: ", "Got value: x")),
+        ("train config.yaml --training.steps x", ("--training.steps: ", "Got value: x")),
+    ],
+)
+def test_options_are_named_as_they_are_typed(refused: Refused, arguments: str, words: tuple[str, ...]) -> None:
+    refused(*arguments.split(), words=words)
+
+
+@pytest.mark.parametrize("words", ["mine.py", "mine.py:Bath", "Heat", "--config mine.py", "--config=mine.py"])
+def test_physics_in_the_place_of_a_config(refused: Refused, work: Path, words: str) -> None:
+    (work / "mine.py").write_text(PHYSICS)
+    physics = words.removeprefix("--config").strip(" =")
+    refused("train", *words.split(), words=("train takes a YAML file", f"--process {physics}."))
+
+
+def test_a_file_named_without_its_ending(refused: Refused, work: Path) -> None:
+    (work / "damped_wav.py").write_text("class DampedWav:\n    pass\n")
+    for command in (("train", "config.yaml", "--process", "damped_wav"), ("processes", "check", "damped_wav")):
+        said = refused(*command, words=("unknown process 'damped_wav'",))
+        assert "There is a file damped_wav.py here: say damped_wav.py or damped_wav.DampedWav." in said
+    refused("processes", "check", "damped_wave_", words=("Did you mean 'DampedWave'?",))
+
+
+def test_settings_are_listed_without_the_clock(refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused("train", "config.yaml", "--process.difusivity", "1", words=("Did you mean 'diffusivity'?",))
+    assert said.endswith("It has: diffusivity = 1.0, noise_level = None.")
+    said = refused("train", "config.yaml", "--process", "EDM", "--process.x", "1", words=())
+    assert said.endswith("EDM has no setting 'x'. It has: none.")
+    assert cli.run(["processes", "list"]) == 0
+    assert "clock = " not in capsys.readouterr().out
+
+
+def test_a_clock_may_be_given_all_the_same(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = ["--process", "Heat", "--process.clock", "LinearClock", "--process.clock.duration", "0.123456789"]
+    assert cli.run(["train", "config.yaml", *clock, "--run", "clocked"]) == 0
+    said = capsys.readouterr().out
+    assert "Heat, LinearClock(duration=0.1235); " in said
+    assert re.search(r"loss [\d.]+ \(lower is better; below 1 is structure beyond the Gaussian field\)$", said, re.M)
+
+
+def test_the_loss_of_a_simulated_process_says_what_it_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "config.yaml", "--process", "AllenCahn", "--run", "simulated"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"loss [\d.]+ \(.*transition score matching, where even the exact score stays near 1\)$", said, re.M
+    )
+
+
+@pytest.mark.parametrize(("words", "members"), [("", "demo train sample"), ("data", "make"), ("processes", "check")])
+def test_no_command_is_answered_with_the_help(capsys: pytest.CaptureFixture[str], words: str, members: str) -> None:
+    assert cli.run(words.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: physdiff")
+    assert all(f"    {member} " in said for member in members.split())
 
 
 # ---- a damaged model

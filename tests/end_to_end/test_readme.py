@@ -9,6 +9,7 @@ import pytest
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+SHELL = "".join(re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)).replace("\\\n    ", "")
 pytestmark = pytest.mark.xdist_group("readme")  # one worker makes the demo for all
 BIN = Path(sys.executable).parent / "physdiff"
 
@@ -50,14 +51,20 @@ def test_ten_lines_of_python_run(demo: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (abs(score["relative_to_reference"]) < 0.05 * score.attrs["n_support"]).all()  # type: ignore[index, attr-defined]
 
 
+def test_every_command_is_for_an_empty_folder() -> None:
+    """Someone who installed the package has no checkout: no command names a file of it."""
+    assert "physdiff train" in SHELL
+    assert not re.search(r"experiments/|\.yaml", SHELL)
+
+
 def test_own_physics_is_checked_trained_and_scored(demo: Path) -> None:
     (demo / "hyperviscous.py").write_text(BLOCKS[1])
     assert len(BLOCKS[1].splitlines()) <= 40
     verdict = physdiff(demo, "processes", "check", "hyperviscous.py")
     assert "Hyperviscous" in verdict
-    config = README.parent / "experiments" / "turbulence" / "config.yaml"
-    physdiff(demo, "train", str(config), "--process", "hyperviscous.py:Hyperviscous", "--run", "runs/mine",
-             "--training.steps", "4", "--training.warmup_steps", "0")  # fmt: skip
+    (command,) = (line for line in SHELL.splitlines() if line.startswith("physdiff train --process hyperviscous.py"))
+    assert command.split()[-2:] == ["--run", "runs/mine"]
+    physdiff(demo, *command.split()[1:], "--training.steps", "4")
     said = physdiff(demo, "likelihood", "runs/mine", "--data", "data/turbulence", "--limit", "2", "--probes", "2",
                     "--method", "midpoint", "--steps", "6")  # fmt: skip
     assert "960 degrees of freedom" in said

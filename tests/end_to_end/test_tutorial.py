@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, subp
     folder = tmp_path_factory.mktemp("newcomer")
     for name, text in FILES.items():
         file, _, begun_with = name.partition(", from ")
-        (folder / file).write_text((FILES[begun_with] if begun_with else "") + text, encoding="utf-8")
+        if begun_with:  # lines of the class, which the page shows from its margin
+            text = FILES[begun_with] + "\n" + textwrap.indent(text, "    ")
+        (folder / file).write_text(text, encoding="utf-8")
     said = {}
     for command in COMMANDS:
         if command == "physdiff data make turbulence":

@@ -275,6 +275,12 @@ def test_wrong_use_is_told(tmp_path) -> None:
     basis = SpectralBasis(Grid(8))
     reference = GaussianField.matern(basis, 0.3)
     fields = reference.sample(20, torch.Generator().manual_seed(0))
+    vortices = SpectralBasis(Grid((6, 6), 1.0, "periodic"))
+    with pytest.raises(ValueError, match=r"no noise to 1 of the 36 modes .* index \(0, 0\) .*: subtract it"):
+        fit_clock(EulerVorticity(vortices), GaussianField.matern(vortices, 0.3))
+    wild = StochasticBurgers(basis, strength=50.0)
+    with pytest.raises(FloatingPointError, match=r"a run is not finite at τ = .*more times or substeps"):
+        wild.simulate(field(basis), torch.tensor([0.0, 2.0, 4.0], dtype=torch.float64), torch.Generator())
     runaway = fit_clock(with_drift(Heat(basis, diffusivity=0.01), lambda x, time: 50 * x**3), reference)
     with pytest.raises(ValueError, match=r"a run is not finite at τ = .*its reaction blows up"):
         SimulatedPath.measure(runaway, reference, fields, 0.3, torch.Generator().manual_seed(0))
