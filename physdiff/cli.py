@@ -20,7 +20,7 @@ from physdiff.settings import check_names
 
 INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
 CONTINUED = ("train", "resume", "demo")
-SECTIONS = ("data", "training", "network", "denoiser")
+SECTIONS = ("data", "training", "network", "denoiser", "simulation")
 
 
 class UsageError(Exception):

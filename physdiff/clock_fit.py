@@ -43,7 +43,7 @@ def fit_clock(process: P, reference: GaussianField, noise_level: float | None = 
         _check_noise(process, reference)
     assert isinstance(linear, LinearProcess)
     shape, owner = tuple(reference.spectrum.shape), type(process).__name__
-    _check_symbols(linear, shape, owner)
+    check_symbols(linear, shape, owner)
     if process.clock is not None:
         _check_growth(linear, process.clock.end, shape, owner)
         return process
@@ -70,7 +70,7 @@ def _check_noise(process: SemilinearProcess, reference: GaussianField) -> None:
         )
 
 
-def _check_symbols(process: LinearProcess, shape: tuple[int, ...], owner: str) -> None:
+def check_symbols(process: LinearProcess, shape: tuple[int, ...], owner: str) -> None:
     """Raise unless drift and noise are finite tensors for modes of shape (channels, *grid), the noise real and >= 0."""
     time = torch.tensor(EARLY, dtype=torch.float64)
     for method in ("drift_symbol", "noise_spectrum"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from physdiff.model import NetworkSettings
+from physdiff.objectives.transition import Target, TransitionLoss
 from physdiff.training.settings import TrainSettings
 
 
@@ -48,6 +50,33 @@ class DenoiserSettings:
 
 
 @dataclass(frozen=True)
+class SimulationSettings:
+    """How a process with a nonlinear drift is run and learned; without effect under a linear one.
+
+    Attributes:
+        target: What the score is regressed on: "euler", "linearised" or "backward"; see `physdiff.TransitionLoss`.
+        windows_per_run: Rows of a batch that share a run, each in another window.
+        substeps: Steps within a window, of "linearised".
+        tolerance: Largest difference between one step and two half steps, in standard deviations of the noise: it sets
+            the number of windows.
+    """
+
+    target: Target = "euler"
+    windows_per_run: int = 8
+    substeps: int = 4
+    tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.loss()  # refuses what it cannot use
+        if not 0 < self.tolerance < math.inf:
+            raise ValueError(f"simulation.tolerance must be positive and finite; got {self.tolerance}.")
+
+    def loss(self) -> TransitionLoss:
+        """What training minimises."""
+        return TransitionLoss(self.target, self.windows_per_run, self.substeps)
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """A training run, but for its process.
 
@@ -56,9 +85,11 @@ class RunSettings:
         network: The U-Net.
         denoiser: How the network is joined to the reference.
         training: Steps, learning rate, checkpoints.
+        simulation: Runs of a nonlinear process.
     """
 
     data: DataSettings
     training: TrainSettings
     network: NetworkSettings = field(default_factory=NetworkSettings)
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
+    simulation: SimulationSettings = field(default_factory=SimulationSettings)

@@ -277,8 +277,9 @@ class FieldModel:
         moments = None
         if isinstance(process, SemilinearProcess):
             runs = _read_tensors(folder / "moments.safetensors")
-            with _intact(folder / "moments.safetensors", TypeError):
+            with _intact(folder / "moments.safetensors", TypeError, ValueError):
                 moments = Moments(**runs)
+                SimulatedPath(process, reference, moments, meta["t_min"])
         with _intact(file, KeyError, TypeError, ValueError):
             if moments is not None:
                 assert isinstance(process, SemilinearProcess)

@@ -42,6 +42,11 @@ class ReferencePath:
     """
 
     def __init__(self, process: LinearProcess, reference: GaussianField, t_min: float | None = None) -> None:
+        if not isinstance(process, LinearProcess):
+            raise ValueError(
+                f"{type(process).__name__} is simulated: no closed form carries a reference through it. Measure a "
+                "physdiff.SimulatedPath on fields instead."
+            )
         if process.basis.grid != reference.basis.grid or type(process.basis) is not type(reference.basis):
             raise ValueError(
                 f"process and reference must share one basis: the process has {type(process.basis).__name__} on "

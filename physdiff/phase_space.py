@@ -45,7 +45,8 @@ class PhaseSpaceProcess(LinearProcess):
     """
 
     amplitude_exponent: ClassVar[float] = 1.5
-    """E ~ G_vv τ³/3 where noise enters through the velocity alone; ½ where x receives noise of its own."""
+    """E ~ A_xv² G_vv τ³/3 where noise enters through the velocity alone (τ³/12 if V₀ = 0); ½ where x has noise of its
+    own."""
 
     # ---- the equation: what an author states
 

@@ -75,11 +75,18 @@ class SemilinearProcess(ForwardProcess):
     @cached_property
     def linear(self) -> LinearPart:
         """The process without its reaction, along the same clock."""
-        return LinearPart(self.basis, self, clock=self.clock)
+        return (LinearPart if self.refines else LinearPartPerCell)(self.basis, self, clock=self.clock)
 
     def reaction_of_modes(self, modes: Tensor, time: Tensor, support: Tensor | None = None) -> Tensor:
         """N in modes, on the support, if one is given: a field that lacks some modes does not grow them."""
-        rate = self.basis.forward(self.reaction(self.basis.inverse(modes), time))
+        x = self.basis.inverse(modes)
+        rate = self.reaction(x, time)
+        if rate.shape != x.shape:
+            raise ValueError(
+                f"{type(self).__name__}.reaction returned the shape {tuple(rate.shape)} for fields of shape "
+                f"{tuple(x.shape)}; expected the same."
+            )
+        rate = self.basis.forward(rate)
         return rate if support is None else rate * support.to(rate.device)
 
     def react(self, modes: Tensor, since: Tensor, time: Tensor, support: Tensor | None = None) -> Tensor:
@@ -153,6 +160,16 @@ class LinearPart(AutonomousProcess):
 
     def noise_spectrum(self, time: Tensor) -> Tensor:
         return self.whole.noise_spectrum()
+
+    def on(self, grid: Grid) -> LinearPart:
+        return self.whole.on(grid).linear
+
+
+@dataclass(frozen=True)
+class LinearPartPerCell(LinearPart):
+    """The linear part of a process whose noise is per cell."""
+
+    refines: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

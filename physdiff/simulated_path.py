@@ -6,8 +6,9 @@ longer Gaussian even for Gaussian data, but they have a mean μ_τ and a varianc
     z = (y − μ_τ)/√V_τ,       score = (−z + h)/√V_τ
 
 splits the score into that of the Gaussian field with these moments and a correction h, which is what a network learns.
-The moments are measured on runs from the training fields and interpolated by a cubic spline in log τ. They only choose
-coordinates: samples and likelihoods are those of the score, whatever the moments are.
+The moments are measured on runs from the training fields and interpolated by a cubic spline in log τ. They choose
+coordinates, and the Gaussian law at t = 1: between the two, samples and likelihoods are those of the score, whatever
+the moments are. Where the reaction conserves the stationary law of the linear part, that is the law at t = 1.
 
 The windows of the simulation are chosen on the same runs: as long as one step and two half steps with the same noise
 agree to `tolerance`, in standard deviations of the window's noise.
@@ -63,7 +64,7 @@ class SimulatedPath:
     """
 
     bias_at_t_min = 0.0  # a field without its noise is no state of a simulated process, and is not scored
-    terminal_mismatch = math.nan  # no bound is known; the stationary law is exact where the reaction conserves it
+    terminal_mismatch = math.nan  # no bound is known
 
     def __init__(self, process: SemilinearProcess, reference: GaussianField, moments: Moments, t_min: float) -> None:
         if process.basis.grid != reference.basis.grid or type(process.basis) is not type(reference.basis):
@@ -72,6 +73,7 @@ class SimulatedPath:
                 f"{process.basis.grid.describe()}, the reference {type(reference.basis).__name__} on "
                 f"{reference.basis.grid.describe()}."
             )
+        _check_moments(moments, reference)
         self.process = process
         self.reference = reference
         self.moments = moments
@@ -102,10 +104,15 @@ class SimulatedPath:
             homogeneous: Whether the statistics are the same everywhere along periodic axes.
 
         Raises:
-            ValueError: the reaction is so fast that more than 2,000 windows would be needed, or runs are not finite.
+            ValueError: a setting is outside its range, there are fewer than 2 fields, the reaction is so fast that more
+                than 2,000 windows would be needed or that the first one is too long, or runs are not finite.
         """
         if not 0 < t_min < 1:
             raise ValueError(f"t_min must lie inside (0, 1); got {t_min}.")
+        if not 0 < tolerance < math.inf:
+            raise ValueError(f"the tolerance of windows must be positive and finite; got {tolerance}.")
+        if len(fields) < 2:
+            raise ValueError(f"moments need at least 2 fields; got {len(fields)}.")
         runs = max(PILOT // 8, min(PILOT, PILOT_CELLS // fields[0].numel()))
         repeats = -(-runs // len(fields))
         clean = process.basis.forward(fields[:runs].to(torch.float64)).repeat(repeats, *[1] * (fields.ndim - 1))
@@ -249,6 +256,13 @@ class _Pilot:
                     f"windows (τ = {windows[-1]:.3g} of {end:.3g} reached): weaken it, shorten the clock, or raise the "
                     "tolerance."
                 )
+        if self.process.conserves:
+            linear, zero = self.process.linear, torch.zeros((), dtype=torch.float64)
+            last = torch.tensor(end, dtype=torch.float64)
+            forgotten = linear.variance(last, zero) / -torch.expm1(2 * linear.log_gain(last, zero).real)
+            variances[-1] = torch.where(self.reference.support, forgotten, 0.0)
+            carried = self.process.basis.apply(torch.exp(linear.log_gain(last, zero)), self.reference.mean)
+            means[-1] = torch.where(self.reference.support, torch.zeros_like(carried), carried)
         chosen = _spread(windows)
         times = torch.tensor(windows, dtype=torch.float64)
         return Moments(
@@ -271,6 +285,11 @@ class _Pilot:
             defect = torch.where(support, (halves - whole) / torch.where(support, received, 1.0).sqrt(), 0.0)
             error = float(defect.square().sum((0, *range(1, defect.ndim))) / (len(modes) * self.reference.n_support))
             error = math.sqrt(error) if error >= 0 else math.nan
+            if not shorten and not error <= 10 * self.tolerance:
+                raise ValueError(
+                    f"{type(p).__name__}: its reaction is too fast for the first window, up to t_min (τ = {step:.3g}): "
+                    "start earlier, with a smaller noise_level, or weaken the reaction."
+                )
             if not math.isfinite(error):
                 raise ValueError(
                     f"{type(p).__name__}: a run is not finite at τ = {now + step:.3g}: its reaction blows up on fields "
@@ -284,6 +303,19 @@ class _Pilot:
         between = (moved - mean).square().sum(0) / (len(moved) - 1)
         variance = torch.where(support, basis.symmetrise(between) + received, 0.0)
         return step, whole, mean, variance
+
+
+def _check_moments(moments: Moments, reference: GaussianField) -> None:
+    """Raise unless moments are those of this reference: shapes, increasing times, variances above 0."""
+    shape = tuple(reference.spectrum.shape)
+    nodes = len(moments.times)
+    rising = all(bool((x.diff() > 0).all()) and len(x) > 1 for x in (moments.windows, moments.times))
+    whole = all(tuple(x.shape) == (nodes, *shape) for x in (moments.means, moments.variances))
+    if not rising or not whole or not bool((moments.variances > 0)[:, reference.support].all()):
+        raise ValueError(
+            f"moments must hold rising times and, for each of {nodes}, means and positive variances of shape {shape}; "
+            f"got means of shape {tuple(moments.means.shape)} and variances of shape {tuple(moments.variances.shape)}."
+        )
 
 
 def _spread(windows: list[float]) -> list[int]:

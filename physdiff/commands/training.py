@@ -14,7 +14,7 @@ from physdiff import description
 from physdiff.atomic import replacing_file
 from physdiff.basis import Basis
 from physdiff.clock import Clock
-from physdiff.config import DataSettings, DenoiserSettings, RunSettings
+from physdiff.config import DataSettings, DenoiserSettings, RunSettings, SimulationSettings
 from physdiff.model import NetworkSettings
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
@@ -32,6 +32,7 @@ def train(
     training: TrainSettings,
     network: NetworkSettings = NetworkSettings(),  # noqa: B008  frozen
     denoiser: DenoiserSettings = DenoiserSettings(),  # noqa: B008  frozen
+    simulation: SimulationSettings = SimulationSettings(),  # noqa: B008  frozen
     run: str = "runs/model",
 ) -> None:
     """Train a model; a run that was interrupted is continued.
@@ -43,9 +44,10 @@ def train(
         training: Steps, learning rate, checkpoints.
         network: The U-Net.
         denoiser: How the network is joined to the Gaussian reference.
+        simulation: How a process with a nonlinear drift is run and learned.
         run: Folder of the run.
     """
-    settings = RunSettings(data, training, network, denoiser)
+    settings = RunSettings(data, training, network, denoiser, simulation)
     job = prepare(process, settings)
     path = job.model.denoiser.path
     folder = Path(run)

@@ -65,12 +65,12 @@ class ScoreModel(ReverseModel):
         """dz/dlog τ."""
         process, support = self.path.process, self.path.reference.support
         variance = torch.where(support, point.variance, 1.0)
-        drift = self.path.basis.apply(process.drift_symbol(), modes)
+        noise = (0.5 * point.time * process.noise_spectrum() / variance).to(z)
+        drift = self.path.basis.apply(process.drift_symbol().to(z.device), modes)
         drift = drift + process.reaction_of_modes(modes, point.time, support)
-        moved = (point.time * drift - point.mean_rate) / variance.sqrt()
-        noise = 0.5 * point.time * process.noise_spectrum() / variance
-        rate = moved + noise * (z - correction) - 0.5 * point.log_variance_rate * z
-        return torch.where(support, rate, 0.0)
+        moved = (point.time * drift - point.mean_rate.to(z)) / variance.sqrt().to(z)
+        rate = moved + noise * (z - correction) - 0.5 * point.log_variance_rate.to(z) * z
+        return torch.where(support.to(z.device), rate, 0.0)
 
     def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
         here, there = self.path.at(t), self.path.at(s)

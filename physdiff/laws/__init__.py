@@ -139,8 +139,14 @@ def _semilinear_report(
         name, cases = type(process).__name__, [semilinear_case(process.on(_small(process.basis.grid)))]
     else:
         name, cases = process.__name__, list(semilinear_cases(process, bases))
+    first = _examined("reaction", cases, progress)
+    if not all(finding.passed for finding in first):
+        return Report(name, tuple(first), (), (NOT_ASKED,))
+    # What is exact is held to the laws of what is exact: the linear part, its refinement and its noise at a point.
+    linear = [case.linear for case in cases]
+    rest = [finding for s in ("equation", "process") for finding in _examined(s, linear, progress)]
     no_bound = () if data is None else ("no bound on what of your data survives is known for a simulated process.",)
-    return Report(name, tuple(_examined("semilinear", cases, progress)), (), no_bound)
+    return Report(name, tuple(first + _examined("semilinear", cases, progress) + rest), (), no_bound)
 
 
 def _small(grid: Grid) -> Grid:

@@ -118,6 +118,11 @@ class ProcessCase:
         """Whether settings and clock are those that a user gets without asking."""
         return self.settings.startswith("defaults") and "linear" not in self.settings
 
+    @property
+    def is_of_the_user(self) -> bool:
+        """Whether the data's law is that of a user's data."""
+        return self.settings == "your data"
+
     @cached_property
     def reference(self) -> GaussianField:
         """The data's law on this grid."""

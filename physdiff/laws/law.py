@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sysconfig
 import textwrap
 import traceback
 from collections import defaultdict
@@ -134,7 +135,7 @@ class Law:
 
 def described_error(error: Exception) -> str:
     """An exception in one line, with the last line of a user's file that it passed through."""
-    ours = (str(Path(__file__).parents[1]), "site-packages", "<")
+    ours = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"], "site-packages", "<")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(o in f.filename for o in ours)]
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return " ".join(f"{type(error).__name__}: {error}".split()) + place

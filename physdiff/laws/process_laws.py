@@ -280,7 +280,7 @@ def simulation_has_the_moments(case: ProcessCase) -> Iterator[Measurement]:
 
 
 def _terminal_heading(case: ProcessCase) -> str:
-    return "terminal law is the reference" if case.data is None else "your data at t = 1"
+    return "your data at t = 1" if case.is_of_the_user else "terminal law is the reference"
 
 
 @law("process", heading=_terminal_heading)
@@ -294,7 +294,7 @@ def terminal_law_is_the_reference(case: ProcessCase) -> Iterator[Measurement]:
     path = ReferencePath(case.process, case.reference, 0.5)  # the earliest time does not matter here
     nats = path.terminal_mismatch
     mismatch = nats / case.reference.n_support
-    whose = "made-up data" if case.data is None else "your data"
+    whose = "your data" if case.is_of_the_user else "made-up data"
     reading = (
         f"at most {nats:.2g} nats of {whose} survive to t = 1, {mismatch:.2g} per degree of freedom "
         f"(should be ≤ {WARN_MISMATCH})"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from physdiff.basis import Basis, SpectralBasis
-from physdiff.clock_fit import fit_clock
+from physdiff.clock_fit import check_symbols, fit_clock
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
-from physdiff.laws.cases import BasisCase, smooth_reference
+from physdiff.laws.cases import BasisCase, ProcessCase, smooth_reference
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import Moments, SimulatedPath
 
@@ -40,6 +40,11 @@ class SemilinearCase:
     def reference(self) -> GaussianField:
         """The data's law: smooth, of mean zero, without the modes that receive no noise."""
         return _reference(self.process.basis, self.process)
+
+    @property
+    def linear(self) -> ProcessCase:
+        """The linear part, along the same clock."""
+        return ProcessCase(self.process.linear, "defaults, the linear part", self.reference)
 
     @cached_property
     def path(self) -> SimulatedPath:
@@ -79,12 +84,12 @@ def semilinear_cases(cls: type[SemilinearProcess], bases: list[Basis] | None = N
     refused, found = "", False
     for basis in bases or [SpectralBasis(grid) for grid in PLACES]:
         try:
-            process = cls(basis)
+            case = semilinear_case(cls(basis))
         except ValueError as error:  # a physics may refuse a boundary; it may not refuse them all
             refused = refused or str(error)
             continue
         found = True
-        yield semilinear_case(process)
+        yield case
     if not found:
         raise ValueError(f"{cls.__name__} works on no grid that was tried, with its default settings; {refused}")
 
@@ -96,5 +101,6 @@ def semilinear_case(process: SemilinearProcess) -> SemilinearCase:
 
 def _reference(basis: Basis, process: SemilinearProcess) -> GaussianField:
     law = smooth_reference(basis)
+    check_symbols(process.linear, tuple(law.spectrum.shape), type(process).__name__)
     alive = process.noise_spectrum().expand(basis.grid.shape) > 0
     return GaussianField(basis, torch.zeros_like(law.mean), torch.where(alive, law.spectrum, 0.0))

@@ -7,7 +7,7 @@ claims to conserve a Gaussian law is held to Liouville's equation, and the likel
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -40,7 +40,7 @@ def _rate(process: SemilinearProcess, modes: Tensor, time: Tensor) -> Tensor:
     return process.basis.apply(process.drift_symbol(), modes) + process.reaction_of_modes(modes, time)
 
 
-@law("semilinear")
+@law("reaction")
 def symbols_make_sense(case: SemilinearCase) -> Iterator[Measurement]:
     """The linear part is bound: no mode grows without end, and no noise is negative.
 
@@ -51,7 +51,7 @@ def symbols_make_sense(case: SemilinearCase) -> Iterator[Measurement]:
     yield Measurement("largest −n", float(-p.noise_spectrum().min()), 0.0)
 
 
-@law("semilinear")
+@law("reaction")
 def reaction_is_a_map_of_fields(case: SemilinearCase) -> Iterator[Measurement]:
     """The reaction keeps shapes, treats each field of a batch alone, and can be differentiated.
 
@@ -72,6 +72,26 @@ def reaction_is_a_map_of_fields(case: SemilinearCase) -> Iterator[Measurement]:
     step = 1e-5
     slope = (p.reaction(x + step * direction, time) - p.reaction(x - step * direction, time)) / (2 * step)
     yield Measurement("derivative against differences", float((tangent - slope).abs().max()) / scale, 1e-6)
+
+
+@law("reaction")
+def runs_stay_finite(case: SemilinearCase) -> Iterator[Measurement]:
+    """Noisy runs from fields of about unit variance do not blow up.
+
+    A reaction must be damped for large fields, as −x³ is, or be weak beside the friction of the linear part.
+    """
+    end = case.process.running_clock.end
+    times = torch.cat([torch.zeros(1), torch.logspace(-4, 0, 65)]).to(torch.float64) * end
+    modes = case.process.basis.forward(_fields(case, 16, 9))
+    generator, largest = torch.Generator().manual_seed(9), 0.0
+    for a, b in pairwise(times):
+        noise = torch.randn(modes.shape, generator=generator, dtype=torch.float64)
+        modes = case.process.step(modes, a, b, noise, case.reference.support)
+        largest = float(modes.abs().max())
+        if not math.isfinite(largest):
+            yield Measurement(f"largest mode at τ = {float(b):.3g}", math.inf, 1e6)
+            return
+    yield Measurement("largest mode", largest, 1e6)
 
 
 @law("semilinear")
@@ -133,19 +153,24 @@ def reaction_conserves_the_stationary_law(case: SemilinearCase) -> Iterator[Meas
     p, c = case.process, case.stationary_spectrum
     alive = c > 0
     unit = torch.randn((4, 1, *p.basis.grid.shape), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    time = torch.zeros((), dtype=torch.float64)
     root = c.sqrt()
+    for time in (0.0, _early(case), p.running_clock.end):
+        now = torch.tensor(time, dtype=torch.float64)
 
-    def whitened(z: Tensor) -> Tensor:
-        rate = p.reaction_of_modes(root * z, time)
-        return torch.where(alive, rate / torch.where(alive, root, 1.0), rate)
+        def whitened(z: Tensor, now: Tensor = now) -> Tensor:
+            rate = p.reaction_of_modes(root * z, now)
+            return torch.where(alive, rate / torch.where(alive, root, 1.0), rate)
 
-    rate, divergence = ExactTrace.of(whitened, unit, torch.ones((1, *p.basis.grid.shape), dtype=torch.bool))
+        yield from _conserved(whitened, unit, alive)
+
+
+def _conserved(whitened: Callable[[Tensor], Tensor], unit: Tensor, alive: Tensor) -> Iterator[Measurement]:
+    """Energy, volume and leakage of a rate in whitened modes."""
+    size = unit[0].numel()
+    rate, divergence = ExactTrace.of(whitened, unit, torch.ones(unit.shape[1:], dtype=torch.bool))
     scale = float(rate.flatten(1).norm(dim=1).mean()) + 1e-300
     work = (unit * rate).flatten(1).sum(1)
-    yield Measurement(
-        "energy produced, relative", float(work.abs().max()) / (scale * math.sqrt(p.basis.grid.size)), 1e-12
-    )
+    yield Measurement("energy produced, relative", float(work.abs().max()) / (scale * math.sqrt(size)), 1e-12)
     yield Measurement("volume produced, relative", float(divergence.abs().max()) / scale, 1e-12)
     outside = float(torch.where(alive, 0.0, rate).abs().max()) / scale
     yield Measurement("reaction in modes without noise, relative", outside, 1e-12)

@@ -69,11 +69,11 @@ class TransitionLoss:
         path = model.path
         n, windows = len(x), len(path.moments.windows) - 1
         runs = -(-n // self.windows_per_run)
-        clean = path.basis.forward(x[:runs].to(torch.float64))
-        # Stratified over the windows of a run, at random places.
-        shift = torch.rand((runs, self.windows_per_run), generator=generator, dtype=torch.float64)
-        place = (torch.arange(self.windows_per_run) + shift) / self.windows_per_run
-        chosen = (place * windows).long().clamp(max=windows - 1).T.flatten()[:n]
+        clean = path.basis.forward(x[:runs].to("cpu", torch.float64))  # runs stay on the CPU, where their noise is
+        # Stratified over the rows of the batch, at random places; which row is in which run is random too.
+        shift = torch.rand(n, generator=generator, dtype=torch.float64)
+        place = (torch.randperm(n, generator=generator) + shift) / n
+        chosen = (place * windows).long().clamp(max=windows - 1)
         run = torch.arange(n) % runs
         before, after, noise, since = _states(path, clean, chosen, run, generator)
         return self.of_windows(model, before, after, noise, since, chosen, generator)
@@ -95,10 +95,11 @@ class TransitionLoss:
         else:
             xi = noise
         t = path.clock.inverse(end.flatten())
-        point = path.at(t)
+        point, device = path.at(t), next((p.device for p in model.parameters()), after.device)
         share = torch.where(support, received / torch.where(support, point.variance, 1.0), 0.0)
-        error = share.sqrt() * (model.correction(after, t) - point.whiten(after)) + xi * support
-        return error.square().flatten(1).sum(1) / ((1 - share) * support).flatten(1).sum(1)
+        after, weight, noise = after.to(device), share.sqrt().to(device), (xi * support).to(device)
+        error = weight * (model.correction(after, t) - point.whiten(after)) + noise
+        return error.square().flatten(1).sum(1) / ((1 - share) * support).flatten(1).sum(1).to(device)
 
     def _linearised(
         self, path: SimulatedPath, before: Tensor, window: Tensor, received: Tensor, generator: torch.Generator

@@ -32,7 +32,7 @@ class EulerVorticity(SemilinearProcess):
 
     Attributes:
         strength: s, the stirring velocity per unit of vorticity and time, dimensionless for a vorticity in physical
-            units. None: a vorticity of unit variance at the longest wave turns by half a radian in the time 1/θ.
+            units. None: a patch of unit vorticity turns by a quarter of a radian in the time 1/θ.
         friction: θ, per unit of time.
         viscosity: ν, length² per unit of time. None: such that the finest mode relaxes twice as fast as the longest.
         energy_weight: a, in units of wavenumber², ≥ 0. None: the square of four times the lowest wavenumber.

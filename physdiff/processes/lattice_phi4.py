@@ -38,7 +38,7 @@ class LatticePhi4(SemilinearProcess):
 
     What to see: at first the same theory, another configuration of it; then the phases dissolve into free noise.
 
-    Source: Smit (2002), eq. 2.3 and 2.19, for the action; Parisi and Wu (1981) for the dynamics.
+    Source: Smit (2002), chapter 3, for the action; Parisi and Wu (1981) for the dynamics.
     """
 
     hopping: float = 0.2

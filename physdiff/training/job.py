@@ -23,7 +23,7 @@ from physdiff.data.normalise import Standardise
 from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
 from physdiff.gaussian import GaussianField
 from physdiff.model import FieldModel, around, build_network
-from physdiff.objectives import DenoisingLoss, TransitionLoss
+from physdiff.objectives import DenoisingLoss
 from physdiff.path import ReferencePath, time_of_onset
 from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.randomness import keyed_generator
@@ -100,7 +100,9 @@ def path_of(
     if not isinstance(process, SemilinearProcess):
         return ReferencePath(linear, reference, t_min)
     generator = keyed_generator(settings.training.seed, "moments")
-    return SimulatedPath.measure(process, reference, fields, t_min, generator, homogeneous=settings.data.homogeneous)
+    return SimulatedPath.measure(
+        process, reference, fields, t_min, generator, settings.simulation.tolerance, settings.data.homogeneous
+    )
 
 
 def rounding_of(data: FieldData, normaliser: Standardise) -> Tensor:
@@ -118,7 +120,7 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
         FloatingPointError: the loss is not finite.
     """
     model = job.model
-    denoising, transition, grid = DenoisingLoss(), TransitionLoss(), model.grid
+    denoising, transition, grid = DenoisingLoss(), job.settings.simulation.loss(), model.grid
 
     def loss(module: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
         if job.settings.data.homogeneous and module.training:
@@ -130,7 +132,7 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
 
     result = train(
         model.denoiser, loss, job.train, job.valid, job.settings.training, folder,
-        signature=signature(model, job.settings.data.homogeneous), progress=progress,
+        signature=signature(model, job.settings), progress=progress,
     )  # fmt: skip
     assert isinstance(result.ema, (Denoiser, NetworkScore))
     card = {
@@ -147,14 +149,14 @@ def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, 
     return trained, result
 
 
-def signature(model: FieldModel, homogeneous: bool) -> str:
-    """What must be the same for a run to be continued: grid, fields, process with its clock, denoiser."""
+def signature(model: FieldModel, settings: RunSettings) -> str:
+    """What must be the same for a run to be continued: grid, fields, process with its clock, denoiser, target."""
     path = model.denoiser.path
     parts: dict[str, Any] = {
         "grid": model.grid.describe(),
         "fields": list(model.names),
         "normaliser": model.normaliser.to_dict(),
-        "homogeneous": homogeneous,
+        "homogeneous": settings.data.homogeneous,
         "noise_level": model.noise_level,
         "process": description.of_process(path.process),
         "t_min": path.t_min,
@@ -162,6 +164,8 @@ def signature(model: FieldModel, homogeneous: bool) -> str:
         "whitened_input": model.denoiser.whitened_input,
         "network": asdict(model.network),
     }
+    if isinstance(path, SimulatedPath):
+        parts["simulation"] = asdict(settings.simulation)
     return json.dumps(parts, sort_keys=True)
 
 

@@ -241,3 +241,29 @@ def test_physics_of_another_folder_is_found_again(work: Path) -> None:
     done = run(work, "train", "config.yaml", "--process", "sub/mine.py:Mine", "--run", "mine")
     assert done.returncode == 0, done.stderr
     assert run(work, "sample", "mine", "--n", "1", "--steps", "1").returncode == 0
+
+
+def test_a_simulated_process_goes_all_the_way(work: Path) -> None:
+    """Trained, continued in the same bits, sampled, scored and evaluated; its moments travel with the model."""
+    base = ("train", "config.yaml", "--process", "AllenCahn", "--simulation.tolerance", "0.3")
+    assert run(work, *base, "--run", "whole").returncode == 0
+    trained = load_file(work / "whole" / "model" / "weights.safetensors")
+    shutil.rmtree(work / "whole" / "checkpoints" / "step-00000006")  # as if it had been killed before it
+    done = run(work, "resume", "whole")
+    assert done.returncode == 0, done.stderr
+    assert "continued from step 4" in done.stdout
+    again = load_file(work / "whole" / "model" / "weights.safetensors")
+    assert all(trained[name].equal(again[name]) for name in trained)
+    assert run(work, "sample", "whole", "--n", "2", "--steps", "3", "--seed", "1").returncode == 0
+    with xr.open_dataset(work / "whole" / "samples.nc", engine="h5netcdf") as found:
+        expected = FieldModel.load(work / "whole").sample(2, steps=3, seed=1)
+        np.testing.assert_array_equal(found["vorticity"], expected["vorticity"])
+        assert np.isfinite(found["vorticity"]).all()
+    done = run(work, "likelihood", "whole", "--data", "data", "--limit", "2", "--method", "midpoint", "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    assert "scored: noised" in done.stdout
+    quick = {"samples": 2, "sample_steps": 2, "likelihood_fields": 2, "likelihood_steps": 2, "probes": 2}
+    done = run(work, "evaluate", "whole", *(word for k, v in quick.items() for word in (f"--settings.{k}", str(v))))
+    assert "structure has density" in done.stdout, done.stderr
+    assert "Wiener" not in done.stdout  # what is noised by a nonlinear drift is not denoised by a filter
+    refused(run(work, *base, "--run", "whole", "--simulation.target", "backward"), "cannot continue", "simulation was")

@@ -24,6 +24,7 @@ from physdiff.laws.law import Report
 from physdiff.laws.remembered import Remembered, remembered
 from physdiff.process import AutonomousProcess, LinearProcess
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
+from physdiff.processes.allen_cahn import AllenCahn
 from physdiff.processes.coloured_variance_preserving import ColouredVariancePreserving
 from physdiff.processes.heat import Heat
 from physdiff.processes.heat_dissipation import HeatDissipation
@@ -439,3 +440,36 @@ def test_a_process_in_no_closed_form_passes() -> None:
     assert {name for name in report.by_law if "Heun" in name} == {
         "Heun: Gaussian in, Gaussian out", "Heun: order of convergence",
     }  # fmt: skip
+
+
+def test_a_reaction_that_is_no_map_of_fields_is_told_at_once() -> None:
+    """A wrong shape and a run that blows up are one finding each; the laws that follow from them are not asked."""
+
+    @dataclass(frozen=True)
+    class Flat(AllenCahn):
+        def reaction(self, x: Tensor, time: Tensor) -> Tensor:
+            return -x[:, 0]
+
+    report = laws.check(Flat)
+    assert not report.passed
+    assert "reaction returned the shape" in str(report)
+    assert "the other laws were not asked" in str(report)
+
+    @dataclass(frozen=True)
+    class Explodes(AllenCahn):
+        def reaction(self, x: Tensor, time: Tensor) -> Tensor:
+            return 30 * x**3
+
+    assert "largest mode at τ = " in str(laws.check(Explodes))
+
+
+def test_the_linear_part_is_held_to_the_laws_of_the_linear() -> None:
+    """Noise without the cell volume: right on every one grid, and wrong from grid to grid."""
+
+    @dataclass(frozen=True)
+    class Forgotten(AllenCahn):
+        def noise_spectrum(self) -> Tensor:
+            return torch.tensor(1.0, dtype=torch.float64)
+
+    report = laws.check(Forgotten)
+    assert [f.law for f in report.worst if not f.passed] == ["refinement is as declared"]

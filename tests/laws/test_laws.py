@@ -30,8 +30,10 @@ LINEAR = {name: cls for name, cls in processes.classes().items() if issubclass(c
 
 @cache
 def cases(subject: str, name: str) -> tuple[Any, ...]:
-    if subject == "semilinear":
+    if subject in ("semilinear", "reaction"):
         return tuple(laws.semilinear_cases(processes.classes()[name]))
+    if name not in LINEAR and subject in ("equation", "process"):
+        return tuple(case.linear for case in cases("semilinear", name))
     if subject == "basis":
         return tuple(laws.basis_cases())
     if subject == "phase space":
@@ -47,7 +49,7 @@ SUBJECTS = (
     [("basis", "all")]
     + [(s, n) for n in LINEAR for s in ("equation", "process", "solver on process")]
     + [("phase space", n) for n, cls in LINEAR.items() if issubclass(cls, PhaseSpaceProcess)]
-    + [("semilinear", n) for n in processes.classes(SemilinearProcess)]
+    + [(s, n) for n in processes.classes(SemilinearProcess) for s in ("reaction", "semilinear", "equation", "process")]
     + [("solver", n) for n in solvers.classes()]
 )
 
@@ -62,7 +64,7 @@ def questions() -> list[Any]:
             speaks = True
             if subject == "solver":
                 speaks = law.applies(laws.SolverCase(solvers.classes()[name](), anywhere, "any"))
-            elif subject == "semilinear":  # a matter of what the class declares
+            elif subject in ("semilinear", "reaction"):  # a matter of what the class declares
                 speaks = law.applies(laws.SemilinearCase(processes.classes()[name]))  # pyright: ignore[reportArgumentType]
             if speaks:
                 made.append(pytest.param(law, subject, name, id=f"{name}-{law.name}".replace(" ", "_")))

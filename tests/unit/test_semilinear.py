@@ -106,6 +106,16 @@ def test_moments_are_those_of_the_runs(path: SimulatedPath) -> None:
     assert float((ratio - 1).abs().max()) < 4 * spread
 
 
+def test_moments_hold_the_windows_noise() -> None:
+    """Without a drift, V = c + τ at every node, where c is next to nothing."""
+    basis, generator = IdentityBasis(Grid(6)), torch.Generator().manual_seed(3)
+    process = with_drift(VarianceExploding(basis, clock=LinearClock(1.0)), lambda x, time: torch.zeros_like(x))
+    data = 0.01 * torch.randn((600, 1, 6), generator=generator, dtype=torch.float64)
+    path = SimulatedPath.measure(process, GaussianField.fit(data, basis), data, 0.05, generator)
+    ratio = path.moments.variances[:, 0] / (path.moments.times.unsqueeze(1) + 1e-4)
+    assert float((ratio - 1).abs().max()) < 4.5 * math.sqrt(2 / 512)
+
+
 def test_flow_knows_that_the_reaction_fades() -> None:
     """dz/dlog τ at τ by hand: 1/√V of τ(Ay + N(y, τ)) with N at that τ, and the Gaussian terms."""
     basis = IdentityBasis(Grid(2))
@@ -239,3 +249,30 @@ def test_training_learns_the_score(path: SimulatedPath, target: str) -> None:
     right = Benes.log_density(start, path.moments.windows[1]).flatten(1).sum(1)
     # What is left is the network's error, and that of the Gaussian terminal law.
     assert float((found - right).mean().abs()) < 0.5 * float((untrained - right).mean().abs())
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 12, 20])
+def test_every_window_is_learned_by_batches_of_any_size(path: SimulatedPath, n: int) -> None:
+    """Rows are spread over all windows: none is visited less than half as often as it should be."""
+    seen: list[int] = []
+
+    class Watching(GaussianScore):
+        def correction(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+            times = path.clock.time(t)
+            seen.extend(int((path.moments.windows[1:] - time).abs().argmin()) for time in times)
+            return torch.zeros_like(modes)
+
+    generator, windows = torch.Generator().manual_seed(7), len(path.moments.windows) - 1
+    clean = Benes.sample(n, generator)
+    while len(seen) < 60 * windows:
+        TransitionLoss()(Watching(path), clean, generator)
+    counts = torch.bincount(torch.tensor(seen), minlength=windows) / (len(seen) / windows)
+    assert 0.5 < float(counts.min())
+    assert float(counts.max()) < 1.5
+
+
+def test_velocity_lives_where_the_state_is(path: SimulatedPath) -> None:
+    model, time = GaussianScore(path), torch.tensor(0.3, dtype=torch.float64)
+    z = torch.zeros((2, 1, CELLS), dtype=torch.float64, device="meta")
+    assert model.velocity(z, time).device.type == "meta"
+    assert model.move(z, torch.tensor(0.9), torch.tensor(0.5)).device.type == "meta"

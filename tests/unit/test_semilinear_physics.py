@@ -17,6 +17,7 @@ from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.likelihood import log_likelihood
 from physdiff.objectives.transition import TransitionLoss, _Linearised
+from physdiff.path import ReferencePath
 from physdiff.processes.allen_cahn import AllenCahn
 from physdiff.processes.euler_vorticity import EulerVorticity
 from physdiff.processes.heat import Heat
@@ -124,6 +125,16 @@ def test_euler_conserves_energy_and_enstrophy_to_rounding() -> None:
     for weight in (torch.ones_like(inverse), inverse):
         produced = (y * weight * rate).flatten(1).sum(1).abs().max()
         assert float(produced / ((y * weight).norm() * rate.norm())) < 1e-15
+
+
+def test_the_end_of_a_conserving_flow_is_taken_exactly() -> None:
+    basis = SpectralBasis(Grid(12))
+    reference = GaussianField.matern(basis, 0.2)
+    process = fit_clock(StochasticBurgers(basis), reference)
+    fields = reference.sample(40, torch.Generator().manual_seed(0))
+    path = SimulatedPath.measure(process, reference, fields, 0.3, torch.Generator().manual_seed(1))
+    assert float((path.law(1.0).spectrum - 1).abs().max()) < 1e-12
+    assert float(path.law(1.0).mean.abs().max()) < 1e-12
 
 
 def test_euler_keeps_kraichnans_equilibrium() -> None:
@@ -278,9 +289,21 @@ def test_wrong_use_is_told(tmp_path) -> None:
     vortices = SpectralBasis(Grid((6, 6), 1.0, "periodic"))
     with pytest.raises(ValueError, match=r"no noise to 1 of the 36 modes .* index \(0, 0\) .*: subtract it"):
         fit_clock(EulerVorticity(vortices), GaussianField.matern(vortices, 0.3))
+    flat = with_drift(Heat(basis), lambda x, time: -x.sum(1))
+    with pytest.raises(ValueError, match=r"reaction returned the shape \(3, 8\) for fields of shape \(3, 1, 8\)"):
+        flat.step(field(basis), ZERO, torch.ones_like(ZERO), None)
+    with pytest.raises(ValueError, match="AllenCahn is simulated: no closed form"):
+        ReferencePath(AllenCahn(basis), GaussianField.matern(basis, 0.3))  # pyright: ignore[reportArgumentType]
+    hurried = fit_clock(with_drift(Heat(basis), lambda x, time: -400 * x**3), GaussianField.matern(basis, 0.3))
+    with pytest.raises(ValueError, match=r"too fast for the first window, up to t_min .*smaller noise_level"):
+        SimulatedPath.measure(hurried, GaussianField.matern(basis, 0.3), field(basis, 9), 0.95, torch.Generator())
+    path = mixed_path()
+    cut = Moments(path.moments.windows, path.moments.times, path.moments.means, path.moments.variances[..., :2])
+    with pytest.raises(ValueError, match="moments must hold rising times"):
+        SimulatedPath(path.process, path.reference, cut, path.t_min)
     wild = StochasticBurgers(basis, strength=50.0)
     with pytest.raises(FloatingPointError, match=r"a run is not finite at τ = .*more times or substeps"):
         wild.simulate(field(basis), torch.tensor([0.0, 2.0, 4.0], dtype=torch.float64), torch.Generator())
-    runaway = fit_clock(with_drift(Heat(basis, diffusivity=0.01), lambda x, time: 50 * x**3), reference)
+    runaway = fit_clock(with_drift(Heat(basis, diffusivity=0.01), lambda x, time: 0.02 * x**3), reference)
     with pytest.raises(ValueError, match=r"a run is not finite at τ = .*its reaction blows up"):
         SimulatedPath.measure(runaway, reference, fields, 0.3, torch.Generator().manual_seed(0))
