@@ -227,6 +227,15 @@ def with_drift(
     )  # fmt: skip
 
 
+def saturated_cube(x: Tensor, bound: float | None) -> Tensor:
+    """x³/√(1 + (x/bound)⁴): the cube of small x, bound²·x for large; x³ itself without a bound.
+
+    A drift −x³ brings infinity in within finite time, so that the way back leads there from everywhere that noise can
+    reach: under any score but the exact one, states blow up.
+    """
+    return x**3 if bound is None else x**3 * torch.rsqrt(1 + (x / bound) ** 4)
+
+
 def fading(time: Tensor, fading_time: float | None) -> Tensor:
     """e^{−τ/fading_time}, shape (); 1 for what does not fade."""
     return torch.ones_like(time) if fading_time is None else torch.exp(-time / fading_time)

@@ -119,6 +119,11 @@ class ProcessCase:
         return self.settings.startswith("defaults") and "linear" not in self.settings
 
     @property
+    def is_noised_everywhere(self) -> bool:
+        """Whether every mode receives noise. Where one does not, it has no variance to be measured in units of."""
+        return bool((self.process.noise_variance(self.process.physical_time(as_time(1.0))) > 0).all())
+
+    @property
     def is_of_the_user(self) -> bool:
         """Whether the data's law is that of a user's data."""
         return self.settings == "your data"

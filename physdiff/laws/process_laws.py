@@ -211,7 +211,7 @@ def batched_times_agree(case: ProcessCase) -> Iterator[Measurement]:
             yield Measurement(f"relative error of {what}", relative_error(mine, single.expand(mine.shape)), 1e-12)
 
 
-@law("process")
+@law("process", lambda case: case.is_noised_everywhere)
 def perturb_draws_from_the_kernel(case: ProcessCase) -> Iterator[Measurement]:
     """Fields noised by `perturb` and by the kernel have its gain and variance; the noise is the one returned.
 
@@ -240,7 +240,7 @@ def perturb_draws_from_the_kernel(case: ProcessCase) -> Iterator[Measurement]:
         yield Measurement("|y² − Sε²|/S", float((implied / kernel.variance).abs().max()), 1e-9)
 
 
-@law("process", _small, follows=True)
+@law("process", lambda case: _small(case) and case.is_noised_everywhere, follows=True)
 def simulation_has_the_moments(case: ProcessCase) -> Iterator[Measurement]:
     """The stochastic equation, simulated on fields, has the mean and the variance of the kernel.
 

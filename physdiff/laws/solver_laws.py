@@ -242,7 +242,7 @@ def order_of_convergence(case: SolverCase) -> Iterator[Measurement]:
         yield _in_few_steps(case, lambda steps: _error_of_states(case, *data, steps))
 
 
-@law("process", follows=True)
+@law("process", lambda case: case.is_noised_everywhere, follows=True)
 def posterior_is_bayes(case: ProcessCase) -> Iterator[Measurement]:
     """With x₀ known, an ancestral step is the Gaussian posterior of x_s given x_t: joint covariance, law and mean.
 

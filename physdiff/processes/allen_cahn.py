@@ -6,7 +6,8 @@ is conduction with a friction that binds every mode:
 
     dx = [κ∇²x − θx + f(τ) ((r + θ) x − r x³)] dτ + σ dW,      f = e^{−τ/fading_time}.
 
-At f = 1 this is Allen and Cahn's equation with noise, at f = 0 a Gaussian bath with its known end.
+At f = 1 this is Allen and Cahn's equation with noise, at f = 0 a Gaussian bath with its known end. Beyond `saturation`
+the cube grows as x does, because a cubic drift cannot be run backwards with a score that is learned.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from physdiff.registry import register
-from physdiff.semilinear import SemilinearProcess, fading
+from physdiff.semilinear import SemilinearProcess, fading, saturated_cube
 from physdiff.settings import require_positive
 from physdiff.spectra import balanced_noise
 
@@ -35,6 +36,7 @@ class AllenCahn(SemilinearProcess):
         noise_level: σ, field units · length^{d/2} / time^{1/2}. None: such that the bath ends at unit variance per
             cell.
         fading_time: Over which the reaction fades, units of time.
+        saturation: b of x³/√(1 + (x/b)⁴) in place of x³, in units of the normalised field. None: x³ itself.
 
     What to see: contrast grows and interfaces sharpen at first; then noise and conduction win.
 
@@ -46,9 +48,12 @@ class AllenCahn(SemilinearProcess):
     friction: float = 1.0
     noise_level: float | None = None
     fading_time: float = 0.5
+    saturation: float | None = 1.5
 
     def __post_init__(self) -> None:
         require_positive(self, "reaction_rate", "friction", "fading_time")
+        if self.saturation is not None:
+            require_positive(self, "saturation")
         if self.diffusivity is None:
             width = max(self.basis.grid.extent) / 20
             object.__setattr__(self, "diffusivity", 0.5 * self.reaction_rate * width**2)
@@ -66,4 +71,5 @@ class AllenCahn(SemilinearProcess):
         return torch.tensor(self.noise_level**2 / self.basis.grid.cell_volume, dtype=torch.float64)
 
     def reaction(self, x: Tensor, time: Tensor) -> Tensor:
-        return fading(time, self.fading_time) * ((self.reaction_rate + self.friction) * x - self.reaction_rate * x**3)
+        growth, cube = self.reaction_rate + self.friction, saturated_cube(x, self.saturation)
+        return fading(time, self.fading_time) * (growth * x - self.reaction_rate * cube)

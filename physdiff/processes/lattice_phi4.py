@@ -20,7 +20,7 @@ from torch import Tensor
 
 from physdiff.basis import SpectralBasis
 from physdiff.registry import register
-from physdiff.semilinear import SemilinearProcess, fading
+from physdiff.semilinear import SemilinearProcess, fading, saturated_cube
 from physdiff.settings import require_positive
 
 
@@ -35,6 +35,8 @@ class LatticePhi4(SemilinearProcess):
         free_hopping: κ₀ of the free field at the end, below 1/(2d). None: κ, if that is below 0.9/(2d), else that.
         scale: a, how much of φ one unit of the normalised field is: its standard deviation in the data.
         fading_time: Over which the interaction fades, in units of Langevin time.
+        saturation: b of x³/√(1 + (x/b)⁴) in place of the force's x³, in units of the normalised field, because a cubic
+            drift cannot be run backwards with a score that is learned. None: the action's own force.
 
     What to see: at first the same theory, another configuration of it; then the phases dissolve into free noise.
 
@@ -45,12 +47,15 @@ class LatticePhi4(SemilinearProcess):
     coupling: float = 0.1
     free_hopping: float | None = None
     scale: float = 1.0
-    fading_time: float = 1.0
+    fading_time: float = 0.5
+    saturation: float | None = 3.0
 
     refines: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require_positive(self, "hopping", "scale", "fading_time")
+        if self.saturation is not None:
+            require_positive(self, "saturation")
         if not 0 <= self.coupling < 1e6:
             raise ValueError(f"LatticePhi4 needs a finite 'coupling' ≥ 0; got {self.coupling}.")
         critical = 0.5 / self.basis.grid.ndim
@@ -83,7 +88,7 @@ class LatticePhi4(SemilinearProcess):
     def reaction(self, x: Tensor, time: Tensor) -> Tensor:
         assert self.free_hopping is not None
         excess = self.hopping - self.free_hopping
-        rate = 4 * self.coupling * (x - self.scale**2 * x**3)
+        rate = 4 * self.coupling * (x - self.scale**2 * saturated_cube(x, self.saturation))
         if excess:
             basis = self.basis
             rate = rate + 2 * excess * basis.inverse(self._neighbours.to(x.device) * basis.forward(x))

@@ -51,6 +51,7 @@ def sample(
     Raises:
         ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³); the solver is for linear processes only,
             and this is none.
+        FloatingPointError: a sample is not finite.
     """
     if min(n, chunk) < 1:
         raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
@@ -76,6 +77,12 @@ def sample(
             y = path.at(1.0).unwhiten(SampleNoise(seeds, "start")(shape).to(device))
             for t, s in pairwise(times):
                 y = solver.step(dynamics, y, t, s, noise)
+                if not bool(y.isfinite().all()):
+                    raise FloatingPointError(
+                        f"samples are not finite at t = {float(s):.3g}, after a step of {type(solver).__name__} from "
+                        f"{float(t):.3g}: take more steps; if that does not help, the score is wrong far from the "
+                        "data, or the physics cannot be run backwards (a reaction faster than x: saturate it)."
+                    )
                 bar.update()
                 if callback is not None:
                     callback(s, y)

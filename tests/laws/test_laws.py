@@ -32,8 +32,6 @@ LINEAR = {name: cls for name, cls in processes.classes().items() if issubclass(c
 def cases(subject: str, name: str) -> tuple[Any, ...]:
     if subject in ("semilinear", "reaction"):
         return tuple(laws.semilinear_cases(processes.classes()[name]))
-    if name not in LINEAR and subject in ("equation", "process"):
-        return tuple(case.linear for case in cases("semilinear", name))
     if subject == "basis":
         return tuple(laws.basis_cases())
     if subject == "phase space":
@@ -49,7 +47,7 @@ SUBJECTS = (
     [("basis", "all")]
     + [(s, n) for n in LINEAR for s in ("equation", "process", "solver on process")]
     + [("phase space", n) for n, cls in LINEAR.items() if issubclass(cls, PhaseSpaceProcess)]
-    + [(s, n) for n in processes.classes(SemilinearProcess) for s in ("reaction", "semilinear", "equation", "process")]
+    + [(s, n) for n in processes.classes(SemilinearProcess) for s in ("reaction", "semilinear")]
     + [("solver", n) for n in solvers.classes()]
 )
 
@@ -77,6 +75,16 @@ def test_law(law: Law, subject: str, name: str) -> None:
     assert findings
     print(laws.Report(name, tuple(findings)))
     assert not [f for f in findings if not f.passed]
+
+
+@pytest.mark.parametrize("name", processes.classes(SemilinearProcess))
+def test_the_linear_part_of_a_reaction_is_held_to_the_laws_of_the_linear(name: str) -> None:
+    parts = [case.linear for case in cases("semilinear", name)]
+    asked = [law for subject in ("equation", "process") for law in laws.laws_of(subject)]
+    findings = [law.examine(part) for law in asked for part in parts if law.applies(part)]
+    print(laws.Report(name, tuple(findings)))
+    assert not [f for f in findings if not f.passed]
+    assert {"steps compose", "refinement is as declared", "score is the gradient"} <= {f.law for f in findings}
 
 
 @pytest.mark.parametrize("cls", LINEAR.values(), ids=lambda c: c.__name__)

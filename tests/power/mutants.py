@@ -381,7 +381,7 @@ MUTANTS = (
            "velocity spectrum for that of the vorticity", laws("EulerVorticity-reaction conserves the stationary law")),
     Mutant("processes/lattice_phi4.py", "4 * self.coupling * (x", "2 * self.coupling * (x",
            "half the quartic force", (f"{REACTIONS}::test_phi4_drifts_down_its_action",)),
-    Mutant("processes/allen_cahn.py", "self.reaction_rate * x**3)", "self.reaction_rate * x**2)",
+    Mutant("processes/allen_cahn.py", "- self.reaction_rate * cube)", "- self.reaction_rate * x**2)",
            "one phase only", (f"{REACTIONS}::test_allen_cahn_is_its_equation_and_fades_into_the_bath",)),
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from physdiff.processes.heat import Heat
 from physdiff.processes.lattice_phi4 import LatticePhi4
 from physdiff.processes.stochastic_burgers import StochasticBurgers
 from physdiff.processes.variance_exploding import VarianceExploding
-from physdiff.semilinear import SemilinearProcess, with_drift
+from physdiff.semilinear import SemilinearProcess, saturated_cube, with_drift
 from physdiff.simulated_path import Moments, SimulatedPath
 from physdiff.solvers import Ancestral, sample
 
@@ -159,7 +159,7 @@ def test_euler_keeps_kraichnans_equilibrium() -> None:
 
 @pytest.mark.parametrize("grid", [Grid(9, 9.0), Grid((6, 5), (6.0, 5.0), "periodic"), Grid(7, 7.0, "neumann")])
 def test_phi4_drifts_down_its_action(grid: Grid) -> None:
-    p = LatticePhi4(SpectralBasis(grid), hopping=0.27, coupling=0.4, scale=1.3)
+    p = LatticePhi4(SpectralBasis(grid), hopping=0.27, coupling=0.4, scale=1.3, saturation=None)
     x = field(p.basis).requires_grad_()
     (gradient,) = torch.autograd.grad(p.action(x).sum(), x)
     assert float((drift(p, x.detach()) + gradient).abs().max()) < 1e-12
@@ -178,7 +178,7 @@ def test_phi4_action_is_that_of_the_sites() -> None:
 
 def test_phi4_rests_at_the_boltzmann_law() -> None:
     """With an interaction that does not fade, runs reach <φ²> and <φ⁴> of e^{−S}, by quadrature on one site."""
-    p = LatticePhi4(SpectralBasis(Grid(1)), hopping=0.3, coupling=0.5, fading_time=1e12)
+    p = LatticePhi4(SpectralBasis(Grid(1)), hopping=0.3, coupling=0.5, fading_time=1e12, saturation=None)
     generator, n = torch.Generator().manual_seed(2), 40000
     times = torch.linspace(0, 6, 601, dtype=torch.float64)
     end = p.simulate(torch.randn((n, 1, 1), generator=generator, dtype=torch.float64), times, generator)[-1].flatten()
@@ -193,7 +193,7 @@ def test_phi4_rests_at_the_boltzmann_law() -> None:
 
 
 def test_allen_cahn_is_its_equation_and_fades_into_the_bath() -> None:
-    p = AllenCahn(SpectralBasis(Grid(12, 1.0, "neumann")), reaction_rate=2.0, friction=0.7)
+    p = AllenCahn(SpectralBasis(Grid(12, 1.0, "neumann")), reaction_rate=2.0, friction=0.7, saturation=None)
     x = field(p.basis)
     by_definition = p.diffusivity * p.basis.inverse(-p.basis.laplacian * p.basis.forward(x)) + 2.0 * (x - x**3)
     assert float((drift(p, x) - by_definition).abs().max()) < 1e-12
@@ -202,6 +202,26 @@ def test_allen_cahn_is_its_equation_and_fades_into_the_bath() -> None:
     assert float(drift(p, torch.ones_like(x)).abs().max()) < 1e-12  # a phase is at rest
     bath = p.noise_spectrum() / (-2 * p.drift_symbol())
     assert float(bath.mean()) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_saturated_cube_is_the_cube_where_fields_are_small() -> None:
+    x = torch.tensor([0.1, 1.0, 100.0], dtype=torch.float64)
+    found = saturated_cube(x, 2.0)
+    assert float(found[0]) == pytest.approx(1e-3, rel=1e-5)
+    assert float(found[1]) == pytest.approx(1 / math.sqrt(1 + 1 / 16), rel=1e-12)
+    assert float(found[2]) == pytest.approx(4 * 100, rel=1e-5)
+    assert float(saturated_cube(x, None)[2]) == 1e6
+
+
+def test_a_cubic_reaction_is_told_that_it_cannot_be_run_backwards() -> None:
+    basis = SpectralBasis(Grid((8, 8)))
+    reference = GaussianField.matern(basis, 0.2)
+    fields = reference.sample(40, torch.Generator().manual_seed(0))
+    wild, tame = (fit_clock(AllenCahn(basis, saturation=b), reference) for b in (None, 2.0))
+    paths = [SimulatedPath.measure(p, reference, fields, 0.2, torch.Generator().manual_seed(1)) for p in (wild, tame)]
+    with pytest.raises(FloatingPointError, match=r"samples are not finite at t = .*saturate it"):
+        sample(GaussianScore(paths[0]), 64, steps=16)
+    assert float(sample(GaussianScore(paths[1]), 64, steps=16).abs().max()) < 50
 
 
 def test_the_clock_waits_for_the_reaction_to_fade() -> None:
@@ -294,7 +314,7 @@ def test_wrong_use_is_told(tmp_path) -> None:
         flat.step(field(basis), ZERO, torch.ones_like(ZERO), None)
     with pytest.raises(ValueError, match="AllenCahn is simulated: no closed form"):
         ReferencePath(AllenCahn(basis), GaussianField.matern(basis, 0.3))  # pyright: ignore[reportArgumentType]
-    hurried = fit_clock(with_drift(Heat(basis), lambda x, time: -400 * x**3), GaussianField.matern(basis, 0.3))
+    hurried = fit_clock(with_drift(Heat(basis), lambda x, time: -4000 * x**3), GaussianField.matern(basis, 0.3))
     with pytest.raises(ValueError, match=r"too fast for the first window, up to t_min .*smaller noise_level"):
         SimulatedPath.measure(hurried, GaussianField.matern(basis, 0.3), field(basis, 9), 0.95, torch.Generator())
     path = mixed_path()
