@@ -106,22 +106,19 @@ class ProcessCase:
         settings: What distinguishes it: "defaults" or "other settings", and the clock.
         data: The data's law; a smooth one that is made up when not given.
         unfit: Why no clock fits the data; empty if one does. The clock is then a short linear one.
+        is_noised_everywhere: Whether every mode receives noise; one that does not has no variance to be a unit.
     """
 
     process: LinearProcess
     settings: str
     data: GaussianField | None = None
     unfit: str = ""
+    is_noised_everywhere: bool = True
 
     @property
     def is_default(self) -> bool:
         """Whether settings and clock are those that a user gets without asking."""
         return self.settings.startswith("defaults") and "linear" not in self.settings
-
-    @property
-    def is_noised_everywhere(self) -> bool:
-        """Whether every mode receives noise. Where one does not, it has no variance to be measured in units of."""
-        return bool((self.process.noise_variance(self.process.physical_time(as_time(1.0))) > 0).all())
 
     @property
     def is_of_the_user(self) -> bool:

@@ -44,7 +44,10 @@ class SemilinearCase:
     @property
     def linear(self) -> ProcessCase:
         """The linear part, along the same clock."""
-        return ProcessCase(self.process.linear, "defaults, the linear part", self.reference)
+        noised = bool((self.process.noise_spectrum() > 0).all())
+        return ProcessCase(
+            self.process.linear, "defaults, the linear part", self.reference, is_noised_everywhere=noised
+        )
 
     @cached_property
     def path(self) -> SimulatedPath:
