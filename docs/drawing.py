@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from physdiff import GaussianDenoiser, GaussianField, Grid, LogSpaced, ReferencePath, SpectralBasis, fit_clock
@@ -126,10 +126,7 @@ def forward_run(world: ReferencePath) -> bytes:
     process, reference = world.process, world.reference
     figure = Figure(figsize=(WIDE, 6.6), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.25), hspace=0.03)
-    for axes, t in zip(above.subplots(1, len(TIMES)), TIMES, strict=True):
-        spread = _panel(axes, process, t)
-        axes.set_title(f"t = {t:g}", pad=4)
-        axes.set_xlabel(f"std {spread:.2g}", fontsize=11, labelpad=4)
+    _five_times(above, process)
     gain_axes, noise_axes = below.subplots(1, 2)
     shades = ("#9ecae1", "#5aa2cf", "#1f6fb5", "#08306b")
     for t, shade in zip(TIMES[1:], shades, strict=True):
@@ -150,15 +147,20 @@ def forward_run(world: ReferencePath) -> bytes:
     return png(figure, dpi=110)
 
 
+def _five_times(figure: SubFigure, process: ForwardProcess) -> None:
+    """The picture's field at the five times, with its spread below each."""
+    for axes, t in zip(figure.subplots(1, len(TIMES)), TIMES, strict=True):
+        spread = _panel(axes, process, t)
+        axes.set_title(f"t = {t:g}", pad=4)
+        axes.set_xlabel(f"std {spread:.2g}", fontsize=11, labelpad=4)
+
+
 @styled
 def simulated_run(process: SemilinearProcess) -> bytes:
     """One field at five times, and the variance of the modes of many, with the reaction and without, PNG."""
     figure = Figure(figsize=(WIDE, 6.0), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.05), hspace=0.03)
-    for axes, t in zip(above.subplots(1, len(TIMES)), TIMES, strict=True):
-        spread = _panel(axes, process, t)
-        axes.set_title(f"t = {t:g}", pad=4)
-        axes.set_xlabel(f"std {spread:.2g}", fontsize=11, labelpad=4)
+    _five_times(above, process)
     axes = below.subplots(1, 1)
     reference = _rough(process)
     fields = reference.sample(16, torch.Generator().manual_seed(1))

@@ -75,11 +75,11 @@ class TransitionLoss:
         place = (torch.randperm(n, generator=generator) + shift) / n
         chosen = (place * windows).long().clamp(max=windows - 1)
         run = torch.arange(n) % runs
-        before, after, noise, since = _states(path, clean, chosen, run, generator)
-        return self.of_windows(model, before, after, noise, since, chosen, generator)
+        before, after, noise = _states(path, clean, chosen, run, generator)
+        return self.of_windows(model, before, after, noise, chosen, generator)
 
     def of_windows(
-        self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, since: Tensor, window: Tensor,
+        self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, window: Tensor,
         generator: torch.Generator,
     ) -> Tensor:  # fmt: skip
         """The loss of given windows: states at both ends, the noise between them, and which windows they are."""
@@ -119,8 +119,8 @@ class TransitionLoss:
 
 def _states(
     path: SimulatedPath, clean: Tensor, chosen: Tensor, run: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States before and after the chosen windows of each row, their unit noise and the windows' starts."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States before and after the chosen windows of each row, and the unit noise between them."""
     process, support, times = path.process, path.reference.support, path.moments.windows
     modes = torch.where(support, clean, path.reference.mean)
     shape = (len(chosen), *clean.shape[1:])
@@ -131,7 +131,7 @@ def _states(
         before[rows] = modes[run[rows]]
         modes = process.step(modes, times[window], times[window + 1], noise, support)
         after[rows], drawn[rows] = modes[run[rows]], noise[run[rows]]
-    return before, after, drawn, times[chosen]
+    return before, after, drawn
 
 
 def _backward(path: SimulatedPath, before: Tensor, after: Tensor, window: Tensor, received: Tensor) -> Tensor:
