@@ -19,7 +19,7 @@ from physdiff.phase_space import PhaseSpaceProcess
 from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.processes.heat import Heat
 from physdiff.semilinear import SemilinearProcess
-from physdiff.solvers import ReverseDynamics, Solver, solvers
+from physdiff.solvers import Solver, solvers
 
 BOX = Grid((64, 64), 1.0, "periodic")
 TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -268,13 +268,13 @@ def _errors(name: str) -> tuple[list[int], list[float]]:
     process = fit_clock(Heat(basis), reference)
     path = ReferencePath(process, reference, 0.05)
     truth = ReferencePath(process, law, 0.05)
-    dynamics = ReverseDynamics(GaussianDenoiser(path, law))
+    denoiser = GaussianDenoiser(path, law)
     start, goal = truth.at(1.0), truth.at(0.05)
     root = goal.variance.flatten().sqrt()
     evaluations, errors = [], []
     for steps in (2, 4, 8, 16, 32, 64, 128):
         times = LogSpaced().between(path, steps)
-        _, covariance = carried(solver, dynamics, times, start.mean.flatten(), torch.diag(start.variance.flatten()))
+        _, covariance = carried(solver, denoiser, times, start.mean.flatten(), torch.diag(start.variance.flatten()))
         whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
         evaluations.append(steps * solver.evaluations)
         errors.append(float(whitened.square().mean().sqrt()))

@@ -316,8 +316,10 @@ def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
         "mixed": known["AdvectionDiffusion"](plane, diffusivity=0.02, noise_level=0.5, velocity=(0.3, -0.2)),
         "nearly still": known["Heat"](wall, diffusivity=1e-6, noise_level=1.0),
     }
-    for character, process in market.items():
-        yield SolverCase(cls(), fit_clock(process, smooth_reference(process.basis), 0.1), f"{character} symbols")
+    for solver in cls.examples():
+        for character, process in market.items():
+            clocked = fit_clock(process, smooth_reference(process.basis), 0.1)
+            yield SolverCase(solver, clocked, f"{solver!r}, {character} symbols")
 
 
 def pair_cases(cases: Iterable[ProcessCase]) -> Iterator[SolverCase]:

@@ -18,7 +18,7 @@ from physdiff.denoisers import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoi
 from physdiff.gaussian import GaussianField
 from physdiff.laws.cases import ProcessCase, SolverCase, as_time, bimodal
 from physdiff.laws.law import Measurement, law
-from physdiff.laws.stepping import affine_step, carried, dense_symbol
+from physdiff.laws.stepping import affine_map, carried, dense_symbol
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise
 from physdiff.solvers import Ancestral, LogSpaced, ReverseDynamics, Uniform
@@ -40,6 +40,15 @@ def _stochastic(case: SolverCase) -> bool:
     return case.solver.stochastic
 
 
+def _stepping(case: SolverCase) -> bool:
+    """Whether its steps are those that it is told to take."""
+    return not case.solver.adaptive
+
+
+def _ordered(case: SolverCase) -> bool:
+    return _stepping(case) and case.solver.order is not None
+
+
 def _start(path: ReferencePath) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the modes at t = 1."""
     end = path.at(1.0)
@@ -50,10 +59,9 @@ def _start(path: ReferencePath) -> tuple[Tensor, Tensor]:
 def gaussian_law_is_exact(case: SolverCase) -> Iterator[Measurement]:
     """Samples of Gaussian data have its mean and covariance in 1, 2 and 5 steps."""
     path, reference = case.path, case.reference
-    dynamics = ReverseDynamics(GaussianDenoiser(path))
     root = reference.spectrum.flatten().sqrt()
     for steps, grid in ((1, LogSpaced()), (2, LogSpaced()), (5, LogSpaced()), (5, Uniform())):
-        mean, covariance = carried(case.solver, dynamics, grid.times(path, steps), *_start(path))
+        mean, covariance = carried(case.solver, GaussianDenoiser(path), grid.times(path, steps), *_start(path))
         whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
         yield Measurement("covariance, whitened, minus 1", float(whitened.abs().max()), 1e-9)
         missed = (mean - reference.mean.flatten()).abs() / root
@@ -72,22 +80,29 @@ def one_step_is_the_field(case: SolverCase) -> Iterator[Measurement]:
     yield Measurement("|y₀ − μ − √c z|", float((end - wanted).abs().max()), 1e-10)
 
 
-@law("solver")
+@law("solver", _stepping)
 def evaluations_are_as_declared(case: SolverCase) -> Iterator[Measurement]:
-    """A step calls the denoiser as often as declared, and the step to the clean field not more often."""
+    """A trajectory calls the denoiser as often as declared, and the step to the clean field not more often."""
     shape = tuple(case.reference.spectrum.shape)
     y, noise = torch.zeros(1, *shape, dtype=torch.float64), SampleNoise([0], "solver")
-    for s, limit in ((0.4, case.solver.evaluations), (0.0, case.solver.evaluations)):
-        dynamics = ReverseDynamics(GaussianDenoiser(case.path))
-        case.solver.step(dynamics, y, as_time(0.5), as_time(s), noise)
-        spare = abs(dynamics.evaluations - limit) if s else max(0, dynamics.evaluations - limit)
+    dynamics, steps = ReverseDynamics(GaussianDenoiser(case.path)), 0
+    for steps, (t, s) in enumerate(pairwise(LogSpaced().times(case.path, 6)), 1):
+        before = dynamics.evaluations
+        y = case.solver.step(dynamics, y, t, s, noise)
+        if s == 0:
+            spare = max(0, dynamics.evaluations - before - case.solver.evaluations)
+        else:
+            allowed = steps * case.solver.evaluations + case.solver.start_evaluations
+            spare = max(0, dynamics.evaluations - allowed)
+            if s == case.path.t_min:
+                spare = abs(dynamics.evaluations - allowed)
         yield Measurement("evaluations off the declared number", spare, 0)
 
 
-@law("solver")
+@law("solver", _stepping)
 def noise_is_as_declared(case: SolverCase) -> Iterator[Measurement]:
     """A step draws noise if, and only if, the rule says that it is stochastic."""
-    step = affine_step(case.solver, ReverseDynamics(GaussianDenoiser(case.path)), as_time(0.5), as_time(0.4))
+    step = affine_map(case.solver, GaussianDenoiser(case.path), torch.stack([as_time(0.5), as_time(0.4)]))
     drawn = float(step.spread.abs().sum())
     yield Measurement("noise drawn", drawn, 1e-12 if case.solver.stochastic else 0.0, at_least=case.solver.stochastic)
 
@@ -100,7 +115,13 @@ def _slope(errors: dict[int, float]) -> float:
     return math.log(coarse / fine) / math.log(m / n)
 
 
-@law("solver", _deterministic)
+def _as_declared(case: SolverCase, slope: float) -> Measurement:
+    order = case.solver.order
+    assert order is not None  # as `_ordered` sees to
+    return Measurement(f"slope {slope:.3f}, off the order {order}", abs(slope - order), SLOPE_TOLERANCE)
+
+
+@law("solver", lambda case: _ordered(case) and _deterministic(case))
 def order_on_a_mixture(case: SolverCase) -> Iterator[Measurement]:
     """On non-Gaussian data the error against a fine solution of the probability flow falls at the declared order."""
     mixture = bimodal(case.process, case.reference, case.path.t_min)
@@ -111,7 +132,7 @@ def order_on_a_mixture(case: SolverCase) -> Iterator[Measurement]:
     yield from _order(case, mixture, start, wanted)
 
 
-@law("solver", _deterministic)
+@law("solver", lambda case: _ordered(case) and _deterministic(case))
 def order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's, states converge to the exact flow at the declared order."""
     yield from _order(case, *_other_data(case))
@@ -131,10 +152,7 @@ def _order(
     case: SolverCase, denoiser: MixtureDenoiser | GaussianDenoiser, start: Tensor, wanted: Tensor
 ) -> Iterator[Measurement]:
     errors = {steps: _error_of_states(case, denoiser, start, wanted, steps) for steps in (32, 64)}
-    slope = _slope(errors)
-    yield Measurement(
-        f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
-    )
+    yield _as_declared(case, _slope(errors))
     yield Measurement("error in 64 steps, in standard deviations", errors[64], 0.02)
 
 
@@ -169,13 +187,10 @@ def _fine_flow(denoiser: MixtureDenoiser, start: Tensor) -> Tensor:
     return torch.from_numpy(solution.y[:, -1]).reshape(shape)
 
 
-@law("solver", _stochastic)
+@law("solver", lambda case: _ordered(case) and _stochastic(case))
 def weak_order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's, the covariance converges at the declared order."""
-    slope = _slope({steps: _error_of_law(case, case.another_law, steps) for steps in (32, 64)})
-    yield Measurement(
-        f"slope {slope:.3f}, off the order {case.solver.order}", abs(slope - case.solver.order), SLOPE_TOLERANCE
-    )
+    yield _as_declared(case, _slope({steps: _error_of_law(case, case.another_law, steps) for steps in (32, 64)}))
 
 
 def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
@@ -183,7 +198,7 @@ def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
     true_path = ReferencePath(case.process, data, case.path.t_min)
     denoiser = GaussianDenoiser(case.path, None if data is case.reference else data)
     times = LogSpaced().between(case.path, steps)
-    mean, covariance = carried(case.solver, ReverseDynamics(denoiser), times, *_start(true_path))
+    mean, covariance = carried(case.solver, denoiser, times, *_start(true_path))
     goal = true_path.at(case.path.t_min)
     root = goal.variance.flatten().sqrt()
     whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
@@ -197,6 +212,7 @@ def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
 def _in_few_steps(case: SolverCase, error: Callable[[int], float]) -> Measurement:
     """Whether an error falls at the declared order: from 32 steps on, and with more where it is too early to tell."""
     order, steps = case.solver.order, 32
+    assert order is not None  # as `_ordered` sees to
     errors = {steps: error(steps)}
     while True:
         steps = 2 * steps
@@ -214,7 +230,10 @@ def _in_few_steps(case: SolverCase, error: Callable[[int], float]) -> Measuremen
     return Measurement("order", abs(slope - order), SLOPE_TOLERANCE, reading=reading)
 
 
-@law("solver on process", heading=lambda case: f"{type(case.solver).__name__}: Gaussian in, Gaussian out", follows=True)
+@law(
+    "solver on process", lambda case: _exact(case) or _ordered(case),
+    heading=lambda case: f"{type(case.solver).__name__}: Gaussian in, Gaussian out", follows=True,
+)  # fmt: skip
 def gaussian_in_gaussian_out(case: SolverCase) -> Iterator[Measurement]:
     """Samples of Gaussian data have its mean and covariance: in any number of steps if so declared, else in the limit.
 
@@ -228,7 +247,10 @@ def gaussian_in_gaussian_out(case: SolverCase) -> Iterator[Measurement]:
     yield Measurement("mean and covariance in 1, 2, 5 steps off by", worst, 1e-9)
 
 
-@law("solver on process", heading=lambda case: f"{type(case.solver).__name__}: order of convergence", follows=True)
+@law(
+    "solver on process", _ordered, heading=lambda case: f"{type(case.solver).__name__}: order of convergence",
+    follows=True,
+)  # fmt: skip
 def order_of_convergence(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's the error falls at the order that the solver declares.
 
@@ -250,15 +272,15 @@ def posterior_is_bayes(case: ProcessCase) -> Iterator[Measurement]:
     """
     basis = case.process.basis
     x0 = torch.randn((1, 1, *basis.grid.shape), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    dynamics = ReverseDynamics(EmpiricalDenoiser(case.path, x0))
+    denoiser = EmpiricalDenoiser(case.path, x0)
     y0 = basis.forward(x0).flatten()
     for s, t in ((0.4, 1.0), (0.5, 0.6)):
-        step = affine_step(Ancestral(uncertainty=0.0), dynamics, as_time(t), as_time(s))
+        step = affine_map(Ancestral(uncertainty=0.0), denoiser, torch.stack([as_time(t), as_time(s)]))
         early, late = case.process.kernel(as_time(s)), case.process.kernel(as_time(t))
         size = len(y0)
         s_early, s_late = (torch.diag(k.variance.expand(basis.grid.shape).flatten()) for k in (early, late))
-        m_early, m_late = (dense_symbol(dynamics, k.gain) for k in (early, late))
-        between = dense_symbol(dynamics, case.process.kernel(as_time(t), as_time(s)).gain)
+        m_early, m_late = (dense_symbol(case.path, k.gain) for k in (early, late))
+        between = dense_symbol(case.path, case.process.kernel(as_time(t), as_time(s)).gain)
         mean, covariance = step.carry(m_late @ y0, s_late)
         root = s_early.diagonal().sqrt()
         scale = root * root.unsqueeze(1)

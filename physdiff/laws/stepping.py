@@ -8,12 +8,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from physdiff.denoisers import PosteriorMean
+from physdiff.path import ReferencePath
 from physdiff.solvers import ReverseDynamics, Solver
 
 
 @dataclass(frozen=True)
 class AffineStep:
-    """y_s = shift + matrix·y_t + spread·ε, of a step that is affine in the state and in its noise.
+    """y_s = shift + matrix·y_t + spread·ε, of steps that are affine in the state and in their noise.
 
     Attributes:
         shift: Shape (size,).
@@ -26,7 +28,7 @@ class AffineStep:
     spread: Tensor
 
     def carry(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and covariance after the step."""
+        """Mean and covariance after the steps."""
         noise = self.spread @ self.spread.T
         return self.shift + self.matrix @ mean, self.matrix @ covariance @ self.matrix.T + noise
 
@@ -47,31 +49,40 @@ class _UnitNoise:
         return noise.reshape(self.batch, *shape)
 
 
-def affine_step(solver: Solver, dynamics: ReverseDynamics, t: Tensor, s: Tensor) -> AffineStep:
-    """The affine map of one step against a denoiser that is affine in its input."""
-    shape = tuple(dynamics.path.reference.spectrum.shape)
-    size = dynamics.path.reference.spectrum.numel()
+def affine_map(solver: Solver, model: PosteriorMean, times: Tensor) -> AffineStep:
+    """The affine map of all steps along `times` together, against a denoiser that is affine in its input."""
+    shape = tuple(model.path.reference.spectrum.shape)
+    size = model.path.reference.spectrum.numel()
+
+    def end(start: Tensor, noise: _UnitNoise) -> Tensor:
+        dynamics, y = ReverseDynamics(model), start.reshape(-1, *shape)
+        for t, s in pairwise(times):
+            y = solver.step(dynamics, y, t, s, noise)
+        return y.flatten(1)
+
     counted = _UnitNoise(1, 1)
-    solver.step(dynamics, torch.zeros(1, *shape, dtype=torch.float64), t, s, counted)
+    end(torch.zeros(1, size, dtype=torch.float64), counted)
     batch = 1 + size + counted.calls * size
     states = torch.zeros(batch, size, dtype=torch.float64)
     states[1 : 1 + size] = torch.eye(size, dtype=torch.float64)
-    ends = solver.step(dynamics, states.reshape(batch, *shape), t, s, _UnitNoise(batch, 1 + size)).flatten(1)
+    ends = end(states, _UnitNoise(batch, 1 + size))
     columns = (ends[1:] - ends[0]).T
     return AffineStep(ends[0], columns[:, :size], columns[:, size:])
 
 
 def carried(
-    solver: Solver, dynamics: ReverseDynamics, times: Tensor, mean: Tensor, covariance: Tensor
+    solver: Solver, model: PosteriorMean, times: Tensor, mean: Tensor, covariance: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean, shape (size,), and covariance, shape (size, size), of modes after all steps."""
-    for t, s in pairwise(times):
-        mean, covariance = affine_step(solver, dynamics, t, s).carry(mean, covariance)
+    if solver.multistep:  # a step alone is no map of the state
+        return affine_map(solver, model, times).carry(mean, covariance)
+    for step in pairwise(times):
+        mean, covariance = affine_map(solver, model, torch.stack(step)).carry(mean, covariance)
     return mean, covariance
 
 
-def dense_symbol(dynamics: ReverseDynamics, symbol: Tensor) -> Tensor:
+def dense_symbol(path: ReferencePath, symbol: Tensor) -> Tensor:
     """A symbol as a matrix on the modes of all channels, shape (size, size)."""
-    shape = tuple(dynamics.path.reference.spectrum.shape)
-    eye = torch.eye(dynamics.path.reference.spectrum.numel(), dtype=torch.float64)
-    return dynamics.path.basis.apply(symbol, eye.reshape(-1, *shape)).flatten(1).T
+    shape = tuple(path.reference.spectrum.shape)
+    eye = torch.eye(path.reference.spectrum.numel(), dtype=torch.float64)
+    return path.basis.apply(symbol, eye.reshape(-1, *shape)).flatten(1).T

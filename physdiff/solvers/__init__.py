@@ -4,10 +4,10 @@ from physdiff.solvers.ancestral import Ancestral
 from physdiff.solvers.heun import Heun
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.sample import sample
-from physdiff.solvers.solver import ReverseDynamics, Solver, solvers
+from physdiff.solvers.solver import Evaluation, ReverseDynamics, Solver, solvers
 from physdiff.solvers.time_grid import LogSpaced, TimeGrid, Uniform, time_grids
 
 __all__ = [
-    "Ancestral", "Heun", "LogSpaced", "ReferenceSplitting", "ReverseDynamics", "Solver", "TimeGrid", "Uniform",
-    "sample", "solvers", "time_grids",
+    "Ancestral", "Evaluation", "Heun", "LogSpaced", "ReferenceSplitting", "ReverseDynamics", "Solver", "TimeGrid",
+    "Uniform", "sample", "solvers", "time_grids",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 r"""What a solver is: one step rule from t to s < t, against a denoiser and the reference path.
 
-State between steps is y in modes, float64 whatever the network runs in. A rule declares its order, its evaluations per
-step and whether it adds noise, and the laws hold it to all three. s = 0 is the clean field: no rule evaluates the
-denoiser there, where the noise is gone, so the last step is first order.
+State between steps is y in modes. A rule declares its order, its evaluations per step and whether it adds noise, and
+the laws hold it to all three. s = 0 is the clean field: no rule evaluates the denoiser there, where the noise is gone,
+so the last step is first order. A rule is without state: what a multistep rule must know of earlier steps, the
+`ReverseDynamics` of the trajectory remembers for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -25,12 +26,29 @@ Noise = Callable[[tuple[int, ...]], Tensor]
 solvers = Registry("solver")
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said at the start of an earlier step.
+
+    Attributes:
+        t: Time of the evaluation, shape ().
+        value: What the rule made of it: a residual or a velocity, shape (batch, channels, *grid).
+    """
+
+    t: Tensor
+    value: Tensor
+
+
 class ReverseDynamics:
-    """All that a solver ever sees: the Gaussian world and what a model adds to it, with a count of evaluations.
+    """All that a solver ever sees: the Gaussian world and what a model adds to it, along one trajectory of a batch.
 
     Args:
         model: Whose reverse process it is.
         condition: Passed on to the model.
+
+    Attributes:
+        evaluations: Calls of the model so far.
+        past: What a multistep rule remembers of earlier steps, oldest first; empty at the start of a trajectory.
     """
 
     def __init__(self, model: ReverseModel, condition: Tensor | None = None) -> None:
@@ -38,6 +56,11 @@ class ReverseDynamics:
         self._model = model
         self._condition = condition
         self.evaluations = 0
+        self.past: list[Evaluation] = []
+
+    def remember(self, t: Tensor, value: Tensor, keep: int) -> None:
+        """Append what the model said at t to `past`, of which the newest `keep` stay."""
+        self.past = [*self.past, Evaluation(t, value)][-keep:]
 
     @property
     def path(self) -> ReferencePath:
@@ -56,24 +79,42 @@ class ReverseDynamics:
         self.evaluations += 1
         return self._model.move(modes, t, s, self._condition)
 
+    def velocity(self, z: Tensor, time: Tensor) -> Tensor:
+        """dz/dlog τ of whitened modes at one physical time τ, shape (); under any process."""
+        self.evaluations += 1
+        return self._model.velocity(z, time, self._condition)
+
 
 @dataclass(frozen=True)
 class Solver(ABC):
     """One step rule.
 
     Attributes:
-        order: Order of convergence in the largest step (of the weak error for stochastic rules).
-        evaluations: Denoiser evaluations per step.
+        order: Order of convergence in the largest step (of the weak error for stochastic rules); None for a rule whose
+            error more steps do not take away.
+        evaluations: Model evaluations per step.
         stochastic: Whether steps draw noise.
         exact_on_gaussian: Whether the law of its samples of Gaussian data is exact in any number of steps.
         any_process: Whether it runs under simulated processes too, and not under linear ones only.
+        multistep: Whether it uses evaluations of earlier steps: a step is then no map of the state alone.
+        start_evaluations: Evaluations beyond `evaluations` per step that a trajectory needs to get started.
+        adaptive: Whether it takes steps of its own between the times it is given, to a tolerance: `order` and
+            `evaluations` are then those of one of them.
     """
 
-    order: ClassVar[int]
+    order: ClassVar[int | None]
     evaluations: ClassVar[int]
     stochastic: ClassVar[bool]
     exact_on_gaussian: ClassVar[bool]
     any_process: ClassVar[bool] = False
+    multistep: ClassVar[bool] = False
+    start_evaluations: ClassVar[int] = 0
+    adaptive: ClassVar[bool] = False
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Settings on which the laws try the rule: all that differ in kind."""
+        return (cls(),)
 
     @abstractmethod
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:

@@ -179,7 +179,7 @@ def test_a_thousand_steps_have_the_law_of_ours(diffusers: Any) -> None:
     path = chain.path(reference)
     end = path.at(1.0)
     start, times = (end.mean.flatten(), torch.diag(end.variance.flatten())), chain.time_grid().times(path, 1000)
-    _, ours = carried(Ancestral(0.0), ReverseDynamics(GaussianDenoiser(path)), times, *start)
+    _, ours = carried(Ancestral(0.0), GaussianDenoiser(path), times, *start)
     widths = {}
     for kind in ("fixed_small", "fixed_large"):
         theirs = in_float64(scheduler(diffusers, "linear", variance_type=kind), "linear")

@@ -20,7 +20,7 @@ from physdiff.denoisers import GaussianDenoiser
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import smooth_reference
-from physdiff.laws.stepping import affine_step, carried
+from physdiff.laws.stepping import affine_map, carried
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
 from physdiff.processes.edm import EDM
@@ -30,7 +30,7 @@ from physdiff.processes.sub_variance_preserving import SubVariancePreserving
 from physdiff.processes.variance_exploding import VarianceExploding
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.schedules import TableClock
-from physdiff.solvers import Ancestral, Heun, ReferenceSplitting, ReverseDynamics, Solver, Uniform, sample
+from physdiff.solvers import Ancestral, Heun, ReferenceSplitting, Solver, Uniform, sample
 
 LINE, WALL, CELLS = SpectralBasis(Grid(6)), SpectralBasis(Grid(5, 2.0, "neumann")), IdentityBasis(Grid(4))
 
@@ -207,7 +207,7 @@ def gaussian_law(chain: Chain, reference: GaussianField, solver: Solver, steps: 
     end, root = path.at(1.0), reference.spectrum.flatten().sqrt()
     times = chain.time_grid(spacing).times(path, steps)
     start = end.mean.flatten(), torch.diag(end.variance.flatten())
-    _, covariance = carried(solver, ReverseDynamics(GaussianDenoiser(path)), times, *start)
+    _, covariance = carried(solver, GaussianDenoiser(path), times, *start)
     return covariance / (root * root.unsqueeze(1))
 
 
@@ -254,7 +254,7 @@ def test_upper_variance_is_right_for_white_unit_data() -> None:
     chain = Chain.ddpm(CELLS, steps=40, beta_end=0.3)
     path = chain.path(GaussianField.white(CELLS))
     for later in (2, 20, 40):
-        step = affine_step(Ancestral(), ReverseDynamics(GaussianDenoiser(path)), chain.t(later), chain.t(later - 1))
+        step = affine_map(Ancestral(), GaussianDenoiser(path), torch.stack([chain.t(later), chain.t(later - 1)]))
         noise = (step.spread @ step.spread.T).diagonal()
         torch.testing.assert_close(
             noise, chain.posterior(later - 1, later).upper_variance.expand(4), rtol=1e-12, atol=0
