@@ -35,6 +35,10 @@ class GaussianDenoiser(PosteriorMean):
             return torch.zeros_like(modes)
         return self._path_of_law.at(t).wiener(modes) - self.path.at(t).wiener(modes)
 
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        path = self.path if self._path_of_law is None else self._path_of_law
+        return path.at(t).posterior_variance.to(modes).expand_as(modes)
+
 
 class MixtureDenoiser(PosteriorMean):
     r"""The denoiser of a Gaussian mixture Σ_j w_j N(μ_j, c_j) with components diagonal in the basis.
@@ -69,8 +73,8 @@ class MixtureDenoiser(PosteriorMean):
         reference = cls.reference(process.basis, weights, means, spectra)  # type: ignore[attr-defined]
         return cls(ReferencePath(process, reference, t_min), weights, means, spectra)  # type: ignore[arg-type]
 
-    def _components(self, modes: Tensor, point: PathPoint) -> tuple[Tensor, Tensor]:
-        """Log of weight × density of each component, (batch, K), and each component's E[y₀ | y], (batch, K, ...)."""
+    def _components(self, modes: Tensor, point: PathPoint) -> tuple[Tensor, Tensor, Tensor]:
+        """Log of weight × density of each component, (batch, K), and its E[y₀ | y] and Var[y₀ | y], (batch, K, ...)."""
         support = self.path.reference.support
         amplitude, noise = (_with_component_axis(x, modes) for x in (point.amplitude, point.noise_variance))
         means = self.means
@@ -79,18 +83,23 @@ class MixtureDenoiser(PosteriorMean):
         variance = torch.where(support, amplitude.square() * self.spectra + noise, 1.0)
         quadratic = torch.where(support, shifted.square() / variance + torch.log(variance), 0.0)
         joint = self.log_weights - 0.5 * quadratic.flatten(2).sum(2)
-        return joint, means + amplitude * self.spectra / variance * shifted
+        return joint, means + amplitude * self.spectra / variance * shifted, self.spectra * noise / variance
 
     def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         point = self.path.at(t)
-        joint, posterior = self._components(modes, point)
-        share = torch.softmax(joint, 1).reshape(*joint.shape, *[1] * (modes.ndim - 1))
-        expected = (share * posterior).sum(1) - point.wiener(modes)
+        joint, posterior, _ = self._components(modes, point)
+        expected = (_shares(joint, modes) * posterior).sum(1) - point.wiener(modes)
         return torch.where(self.path.reference.support, expected, 0.0)
+
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        joint, posterior, within = self._components(modes, self.path.at(t))
+        share = _shares(joint, modes)
+        between = posterior - (share * posterior).sum(1, keepdim=True)
+        return torch.where(self.path.reference.support, (share * (within + between.square())).sum(1), 0.0)
 
     def log_prob(self, modes: Tensor, t: float) -> Tensor:
         """log p_t of modes, exact, in nats on the support, shape (batch, channels, *grid) to (batch,)."""
-        joint, _ = self._components(modes, self.path.at(t))
+        joint, _, _ = self._components(modes, self.path.at(t))
         return torch.logsumexp(joint, 1) - 0.5 * self.path.reference.n_support * math.log(2 * math.pi)
 
     def sample_modes(self, n: int, generator: torch.Generator) -> Tensor:
@@ -113,6 +122,11 @@ class EmpiricalDenoiser(MixtureDenoiser):
     def __init__(self, path: ReferencePath, fields: Tensor) -> None:
         modes = path.basis.forward(fields.to(torch.float64))
         super().__init__(path, torch.ones(len(fields), dtype=torch.float64), modes, torch.zeros_like(modes))
+
+
+def _shares(joint: Tensor, modes: Tensor) -> Tensor:
+    """Posterior weight of each component, ready to broadcast against (batch, components, channels, *grid)."""
+    return torch.softmax(joint, 1).reshape(*joint.shape, *[1] * (modes.ndim - 1))
 
 
 def _with_component_axis(x: Tensor, modes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from physdiff.denoisers.reverse_model import ReverseModel
+from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.path import ReferencePath
 
 
@@ -39,13 +39,22 @@ class PosteriorMean(ReverseModel):
         """
 
     def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        time = per_row(time, z)
         point = self.path.at_time(time)
         rate = (time * point.pull_rate).to(z)
-        return rate * self.residual(point.unwhiten(z), self.path.clock.inverse(time), condition)
+        t = self.path.clock.inverse(time).reshape(time.shape[:1])
+        return rate * self.residual(point.unwhiten(z), t, condition)
 
     def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
         residual = self.residual(modes, t, condition)
         return self.path.at(t).push(self.path.at(s)).to(residual) * residual
+
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Var[y₀ | y] of each mode, zero outside the support, shape of `modes`; arguments as for `residual`.
+
+        The reference's cS/V, unless a subclass knows its law's own.
+        """
+        return self.path.at(t).posterior_variance.to(modes).expand_as(modes)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """E[x₀ | x_t], fields of shape (batch, channels, *grid) at t of shape () or (batch,)."""

@@ -28,8 +28,13 @@ class ReverseModel(nn.Module, ABC):
 
     @abstractmethod
     def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
-        """dz/dlog τ of the probability flow at physical time τ, shape (); whitened modes to the same."""
+        """dz/dlog τ of the probability flow at physical time τ, shape () or (batch,); whitened modes to the same."""
 
     @abstractmethod
     def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
         """What z moves by between t and s, both of shape (), with what the model says at (modes, t) held still."""
+
+
+def per_row(time: Tensor, modes: Tensor) -> Tensor:
+    """A physical time of shape (batch,) ready to broadcast against modes; one of shape () as it is."""
+    return time.reshape(-1, *[1] * (modes.ndim - 1)) if time.ndim else time

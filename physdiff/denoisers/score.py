@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from physdiff.denoisers.denoiser import network_in_modes
-from physdiff.denoisers.reverse_model import ReverseModel
+from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.simulated_path import SimulatedPath, SimulatedPoint
 
 SMALLEST_SCALE = 0.05  # of the correction, where V is that of the linear noise alone and yet not all is Gaussian
@@ -56,9 +56,11 @@ class ScoreModel(ReverseModel):
         return basis.inverse(scale.to(y) * (self.correction(y, t, condition) - point.whiten(y)))
 
     def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+        time = per_row(time, z)
         point = self.path.at_time(time)
         modes = point.unwhiten(z)
-        correction = self.correction(modes, self.path.clock.inverse(time), condition)
+        t = self.path.clock.inverse(time).reshape(time.shape[:1])
+        correction = self.correction(modes, t, condition)
         return self._velocity(z, modes, correction, point)
 
     def _velocity(self, z: Tensor, modes: Tensor, correction: Tensor, point: SimulatedPoint) -> Tensor:
@@ -67,7 +69,11 @@ class ScoreModel(ReverseModel):
         variance = torch.where(support, point.variance, 1.0)
         noise = (0.5 * point.time * process.noise_spectrum() / variance).to(z)
         drift = self.path.basis.apply(process.drift_symbol().to(z.device), modes)
-        drift = drift + process.reaction_of_modes(modes, point.time, support)
+        if point.time.ndim == 0:
+            drift = drift + process.reaction_of_modes(modes, point.time, support)
+        else:  # a reaction knows one time
+            pairs = zip(modes.split(1), point.time.flatten(), strict=True)
+            drift = drift + torch.cat([process.reaction_of_modes(y, time, support) for y, time in pairs])
         moved = (point.time * drift - point.mean_rate.to(z)) / variance.sqrt().to(z)
         rate = moved + noise * (z - correction) - 0.5 * point.log_variance_rate.to(z) * z
         return torch.where(support.to(z.device), rate, 0.0)

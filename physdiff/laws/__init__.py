@@ -47,7 +47,8 @@ __all__ = [
 ]  # fmt: skip
 
 # Importing a module states its laws; this is the order of a report.
-for _subject in ("basis", "equation", "process", "refinement", "likelihood", "phase_space", "solver", "semilinear"):
+_SUBJECTS = ("basis", "equation", "process", "refinement", "likelihood", "elbo", "phase_space", "solver", "semilinear")
+for _subject in _SUBJECTS:
     importlib.import_module(f"physdiff.laws.{_subject}_laws")
 
 CHECK_GRIDS = (
