@@ -35,6 +35,8 @@ PHASE_SPACE = "tests/unit/test_phase_space.py"
 SIMULATED, REACTIONS = "tests/unit/test_semilinear.py", "tests/unit/test_semilinear_physics.py"
 MIXTURE = f"{LIKELIHOOD}::test_mixture_likelihood_is_the_truth"
 COVERAGE = f"{LIKELIHOOD}::test_hutchinson_intervals_cover_at_their_rate"
+BOUND, BOUND_EXACT = "tests/unit/test_elbo.py", "tests/unit/test_elbo_exact.py"
+BOUND_SIMULATED = "tests/unit/test_simulated_elbo.py"
 UNTRAINED = f"{LIKELIHOOD}::test_untrained_likelihood_is_the_closed_form"
 
 
@@ -383,6 +385,24 @@ MUTANTS = (
            "half the quartic force", (f"{REACTIONS}::test_phi4_drifts_down_its_action",)),
     Mutant("processes/allen_cahn.py", "- self.reaction_rate * cube)", "- self.reaction_rate * x**2)",
            "one phase only", (f"{REACTIONS}::test_allen_cahn_is_its_equation_and_fades_into_the_bath",)),
+    Mutant("bounds/terms.py", "there.amplitude.square() * back.upper_variance", "there.amplitude * back.upper_variance",
+           "gain for gain² in a bound", (BOUND_EXACT,)),
+    Mutant("bounds/terms.py", "(self.sharpening * missed - excess) / (1 + excess)",
+           "self.sharpening * missed / (1 + excess)", "trace term of the KL dropped", (BOUND_EXACT,)),
+    Mutant("bounds/terms.py", "torch.log(after / before)", "torch.log(before / after)",
+           "β and β̃ exchanged", (BOUND_EXACT,)),
+    Mutant("bounds/discrete.py", "- step.cost(of_reference, missed.by_reference)",
+           "- step.cost(unknown, missed.by_reference)", "control variate without its mean", (BOUND_EXACT,)),
+    Mutant("bounds/continuous.py", "gained = 0.5 * (per_log_time", "gained = (per_log_time",
+           "a ½ lost in the continuous bound", (f"{BOUND}::test_continuous_bound_lacks_the_terminal_law_only",)),
+    Mutant("denoisers/exact.py", "(share * (within + between.square())).sum(1)", "(share * within).sum(1)",
+           "variance between components forgotten", (BOUND,)),
+    Mutant("bounds/simulated.py",
+           "        return path.process.react(mean, self.time, self.since, path.reference.support)",
+           "        return mean", "reaction not undone in a bound", (BOUND_SIMULATED,)),
+    Mutant("bounds/simulated.py", "torch.exp(0.5 * (kernel.log_gain.conj() - kernel.log_gain))",
+           "torch.exp(0.5 * (kernel.log_gain - kernel.log_gain.conj()))", "rotation the wrong way in a bound",
+           (BOUND_SIMULATED,)),
 )  # fmt: skip
 
 
