@@ -1,5 +1,6 @@
 """Denoisers E[x₀ | x_t]: a network around the reference, and exact ones; scores of simulated processes."""
 
+from physdiff.denoisers.calibration import Calibration, calibrate
 from physdiff.denoisers.denoiser import Denoiser
 from physdiff.denoisers.exact import EmpiricalDenoiser, GaussianDenoiser, MixtureDenoiser
 from physdiff.denoisers.posterior_mean import PosteriorMean
@@ -7,6 +8,6 @@ from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.denoisers.score import GaussianScore, NetworkScore, ScoreModel
 
 __all__ = [
-    "Denoiser", "EmpiricalDenoiser", "GaussianDenoiser", "GaussianScore", "MixtureDenoiser", "NetworkScore",
-    "PosteriorMean", "ReverseModel", "ScoreModel",
+    "Calibration", "Denoiser", "EmpiricalDenoiser", "GaussianDenoiser", "GaussianScore", "MixtureDenoiser",
+    "NetworkScore", "PosteriorMean", "ReverseModel", "ScoreModel", "calibrate",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from physdiff.basis import Basis
+from physdiff.denoisers.calibration import Calibration
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint, ReferencePath
 from physdiff.simulated_path import SimulatedPoint
@@ -34,6 +35,10 @@ class Denoiser(PosteriorMean):
         path: Process and reference.
         mode_scaling: γ ∈ [0, 1].
         whitened_input: Whether the network is given the whitened field too, as the first channels of its condition.
+
+    Attributes:
+        calibration: How far the denoiser is from the clean field, as measured (`physdiff.denoisers.calibrate`); None
+            until it is. It scales `posterior_variance`.
     """
 
     def __init__(
@@ -45,6 +50,12 @@ class Denoiser(PosteriorMean):
         self.network = network
         self.mode_scaling = mode_scaling
         self.whitened_input = whitened_input
+        self.calibration: Calibration | None = None
+
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        point = self.path.at(t)
+        ratio = 1.0 if self.calibration is None else self.calibration.at(point.time)
+        return (ratio * point.posterior_variance).to(modes).expand_as(modes)
 
     def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         point = self.path.at(t)

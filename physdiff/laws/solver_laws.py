@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,11 +20,12 @@ from physdiff.gaussian import GaussianField
 from physdiff.laws.cases import ProcessCase, SolverCase, as_time, bimodal
 from physdiff.laws.law import Measurement, law
 from physdiff.laws.stepping import affine_map, carried, dense_symbol
-from physdiff.path import ReferencePath
+from physdiff.path import PathPoint, ReferencePath
 from physdiff.randomness import SampleNoise
 from physdiff.solvers import Ancestral, LogSpaced, ReverseDynamics, Uniform
 
 SLOPE_TOLERANCE = 0.15
+SURPLUS = 0.6  # by which an order above 2 may be exceeded: less than to the next one
 MOST_STEPS = 256
 ROUNDING = 1e-10  # standard deviations
 
@@ -115,12 +117,6 @@ def _slope(errors: dict[int, float]) -> float:
     return math.log(coarse / fine) / math.log(m / n)
 
 
-def _as_declared(case: SolverCase, slope: float) -> Measurement:
-    order = case.solver.order
-    assert order is not None  # as `_ordered` sees to
-    return Measurement(f"slope {slope:.3f}, off the order {order}", abs(slope - order), SLOPE_TOLERANCE)
-
-
 @law("solver", lambda case: _ordered(case) and _deterministic(case))
 def order_on_a_mixture(case: SolverCase) -> Iterator[Measurement]:
     """On non-Gaussian data the error against a fine solution of the probability flow falls at the declared order."""
@@ -151,9 +147,15 @@ def _other_data(case: SolverCase) -> tuple[GaussianDenoiser, Tensor, Tensor]:
 def _order(
     case: SolverCase, denoiser: MixtureDenoiser | GaussianDenoiser, start: Tensor, wanted: Tensor
 ) -> Iterator[Measurement]:
-    errors = {steps: _error_of_states(case, denoiser, start, wanted, steps) for steps in (32, 64)}
-    yield _as_declared(case, _slope(errors))
-    yield Measurement("error in 64 steps, in standard deviations", errors[64], 0.02)
+    errors: dict[int, float] = {}
+
+    def error(steps: int) -> float:
+        errors[steps] = _error_of_states(case, denoiser, start, wanted, steps)
+        return errors[steps]
+
+    yield _in_few_steps(case, error)
+    limit = 0.2 if case.solver.order == 1 else 0.02
+    yield Measurement("error in 64 steps, in standard deviations", errors[64], limit)
 
 
 def _error_of_states(
@@ -183,14 +185,37 @@ def _fine_flow(denoiser: MixtureDenoiser, start: Tensor) -> Tensor:
         return (time * rate).flatten().numpy()
 
     span = tuple(float(path.clock.time(as_time(t)).log()) for t in (1.0, path.t_min))
-    solution = solve_ivp(slope, span, start.flatten().numpy(), method="DOP853", rtol=1e-8, atol=1e-10)
+    solution = solve_ivp(slope, span, start.flatten().numpy(), method="DOP853", rtol=1e-10, atol=1e-12)
     return torch.from_numpy(solution.y[:, -1]).reshape(shape)
 
 
 @law("solver", lambda case: _ordered(case) and _stochastic(case))
 def weak_order_with_a_wrong_reference(case: SolverCase) -> Iterator[Measurement]:
     """On Gaussian data that is not the reference's, the covariance converges at the declared order."""
-    yield _as_declared(case, _slope({steps: _error_of_law(case, case.another_law, steps) for steps in (32, 64)}))
+    yield _in_few_steps(case, lambda steps: _error_of_law(case, case.another_law, steps))
+
+
+@law("solver", lambda case: hasattr(case.solver, "corrections"))
+def left_alone_it_keeps_the_law(case: SolverCase) -> Iterator[Measurement]:
+    """Langevin steps at one time forget where they started, and end at the law there but for an error of first order
+    in their size."""
+    for t in (1.0, 0.5):
+        errors = {n: _error_left_alone(case, t, 0.02 / n) for n in (1, 2)}
+        slope = _slope(errors)
+        yield Measurement(f"slope {slope:.3f} in the step size, off 1", abs(slope - 1), SLOPE_TOLERANCE)
+        yield Measurement("error with steps of 0.01, in standard deviations", errors[2], 0.02)
+
+
+def _error_left_alone(case: SolverCase, t: float, step_size: float) -> float:
+    """Of the law that Langevin steps tend to on data that is not the reference's, from the point 0; whitened."""
+    solver = replace(case.solver, corrections=1, step_size=step_size)
+    denoiser = GaussianDenoiser(case.path, case.another_law)
+    step = affine_map(solver, denoiser, torch.stack([as_time(t), as_time(t)]))
+    mean, covariance, matrix = step.shift, step.spread @ step.spread.T, step.matrix
+    while float(matrix.abs().max()) > 1e-12:
+        mean, covariance = mean + matrix @ mean, covariance + matrix @ covariance @ matrix.T
+        matrix = matrix @ matrix
+    return _whitened_error(mean, covariance, ReferencePath(case.process, case.another_law, case.path.t_min).at(t))
 
 
 def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
@@ -199,7 +224,11 @@ def _error_of_law(case: SolverCase, data: GaussianField, steps: int) -> float:
     denoiser = GaussianDenoiser(case.path, None if data is case.reference else data)
     times = LogSpaced().between(case.path, steps)
     mean, covariance = carried(case.solver, denoiser, times, *_start(true_path))
-    goal = true_path.at(case.path.t_min)
+    return _whitened_error(mean, covariance, true_path.at(case.path.t_min))
+
+
+def _whitened_error(mean: Tensor, covariance: Tensor, goal: PathPoint) -> float:
+    """Root mean square, in standard deviations."""
     root = goal.variance.flatten().sqrt()
     whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
     missed = (mean - goal.mean.flatten()) / root
@@ -222,12 +251,13 @@ def _in_few_steps(case: SolverCase, error: Callable[[int], float]) -> Measuremen
             return Measurement("error", math.inf, ROUNDING, reading=f"the result of {steps} steps is not finite")
         if errors[steps] < ROUNDING:
             return Measurement("error", errors[steps], ROUNDING, reading=f"exact: error {errors[steps]:.1e}")
-        if abs(slope - order) <= SLOPE_TOLERANCE or steps >= MOST_STEPS:
+        # Rules of high order are near rounding before their error is the leading term alone, and fall faster till then.
+        surplus = SURPLUS if order > 2 and slope > order else 0.0
+        if abs(slope - order) <= SLOPE_TOLERANCE + surplus or steps >= MOST_STEPS:
             break
-    reading = (
-        f"order {slope:.2f} (declares {order}, within {SLOPE_TOLERANCE}); error {errors[steps]:.1e} in {steps} steps"
-    )
-    return Measurement("order", abs(slope - order), SLOPE_TOLERANCE, reading=reading)
+    tolerance = SLOPE_TOLERANCE + surplus
+    reading = f"order {slope:.2f} (declares {order}, within {tolerance}); error {errors[steps]:.1e} in {steps} steps"
+    return Measurement("order", abs(slope - order), tolerance, reading=reading)
 
 
 @law(

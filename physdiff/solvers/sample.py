@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,9 +15,16 @@ from tqdm import tqdm
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
+from physdiff.solvers.memory import device_of, fitting_chunk
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.solver import ReverseDynamics, Solver
-from physdiff.solvers.time_grid import LogSpaced, TimeGrid
+from physdiff.solvers.suited_grid import suited_grid
+from physdiff.solvers.time_grid import TimeGrid
+from physdiff.solvers.trajectory import Trajectory
+
+Callback = Callable[[Tensor, Tensor], None]
+
+STATE_TYPES = (torch.float64, torch.float32)
 
 
 @torch.no_grad()
@@ -27,64 +37,143 @@ def sample(
     time_grid: TimeGrid | None = None,
     seed: int = 0,
     condition: Tensor | None = None,
-    chunk: int = 64,
+    dtype: torch.dtype = torch.float64,
+    chunk: int | Literal["auto"] = 64,
+    memory_limit: int | None = None,
     progress: bool = False,
-    callback: Callable[[Tensor, Tensor], None] | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
-    """Fields drawn from a denoiser's law.
+    """Fields drawn from a denoiser's law, on the device of its parameters.
 
     Args:
         denoiser: The model or an exact denoiser.
         n: Number of samples.
         steps: Steps, the last of them from t_min to the clean field.
         solver: Step rule; `ReferenceSplitting()` when not given.
-        time_grid: Where the steps stop; `LogSpaced()` when not given.
-        seed: Sample i draws its noise from (seed, i) alone: it is the same in any batch, to rounding.
-        condition: Passed on to the denoiser, shape (n, ...).
-        chunk: Samples that are computed together.
+        time_grid: Where the steps stop; `suited_grid(solver, path)` when not given, `Angle()` for the default solver.
+        seed: Sample i draws its noise from (seed, i) alone: it is the same in any batch, to rounding, or to the
+            tolerance of a solver that measures its errors over the batch.
+        condition: Passed on to the denoiser, shape (n, ...), or (1, ...) when it is the same for all.
+        dtype: Of the state between steps, float64 or float32, whatever the network runs in; coefficients are float64.
+        chunk: Samples that are computed together, at most; "auto" for as many as fit into the memory.
+        memory_limit: Bytes that a chunk may take, beside the model and the fields that are done: as many samples as
+            fit are computed together, up to `chunk`. When it is not given, "auto" takes most of what is free.
         progress: Whether to show a bar.
-        callback: Called as `callback(t, modes)` after each step of each chunk.
+        callback: Called as `callback(t, modes)` after each step of each chunk; a `Trajectory` gets the start as well.
 
     Returns:
-        Fields in the model's units, shape (n, channels, *grid), float64.
+        Fields in the model's units, shape (n, channels, *grid), of type `dtype`, on the CPU.
 
     Raises:
-        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³); the solver is for linear processes only,
-            and this is none.
+        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³); dtype or the condition's length is another;
+            the memory limit does not hold one sample; the solver is for linear processes only, and this is none.
+        MemoryError: the accelerator has no room for one sample.
         FloatingPointError: a sample is not finite.
     """
-    if min(n, chunk) < 1:
-        raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
-    require_seed(seed)
+    _check(denoiser, n, solver, seed, dtype, chunk)
     solver = ReferenceSplitting() if solver is None else solver
-    path = denoiser.path
-    if not (solver.any_process or isinstance(path, ReferencePath)):
-        raise ValueError(
-            f"{type(solver).__name__} works under linear processes only; {type(path.process).__name__} is simulated: "
-            "take ReferenceSplitting."
-        )
-    times = (LogSpaced() if time_grid is None else time_grid).times(path, steps)
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-    shape = tuple(path.reference.spectrum.shape)
+    times = (suited_grid(solver, denoiser.path) if time_grid is None else time_grid).times(denoiser.path, steps)
+    given = _per_sample(condition, n, device_of(denoiser))
+    if chunk == "auto" or memory_limit is not None:
+        most = n if chunk == "auto" else chunk
+        most = fitting_chunk(denoiser, most, memory_limit, given, dtype)
+        chunk = -(-n // -(-n // most))  # as many chunks as it takes, of equal size
     done: list[Tensor] = []
-    with tqdm(total=-(-n // chunk) * steps, desc="sample", unit="step", disable=not progress, leave=False) as bar:
-        for first in range(0, n, chunk):
+    with tqdm(total=n * steps, desc="sample", unit="step", disable=not progress, leave=False) as bar:
+        loop = _Loop(denoiser, solver, times, seed, given, dtype, callback, bar)
+        first = 0
+        while first < n:
             members = range(first, min(first + chunk, n))
-            seeds = [keyed_generator(seed, "sample", i).initial_seed() for i in members]
-            part = None if condition is None else condition[members.start : members.stop]
-            dynamics = ReverseDynamics(denoiser, part)
-            noise = SampleNoise(seeds, "solver")
-            y = path.at(1.0).unwhiten(SampleNoise(seeds, "start")(shape).to(device))
-            for t, s in pairwise(times):
-                y = solver.step(dynamics, y, t, s, noise)
-                if not bool(y.isfinite().all()):
-                    raise FloatingPointError(
-                        f"samples are not finite at t = {float(s):.3g}, after a step of {type(solver).__name__} from "
-                        f"{float(t):.3g}: take more steps; if that does not help, the score is wrong far from the "
-                        "data, or the physics cannot be run backwards (a reaction faster than x: saturate it)."
-                    )
-                bar.update()
-                if callback is not None:
-                    callback(s, y)
-            done.append(path.basis.inverse(y))
+            bar.n = first * steps
+            fields = loop.run(members)
+            if fields is None:
+                chunk = _half(len(members), denoiser)
+                continue
+            done.append(fields)
+            first = members.stop
     return torch.cat(done)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """All steps of a chunk of samples."""
+
+    model: ReverseModel
+    solver: Solver
+    times: Tensor
+    seed: int
+    condition: Tensor | None
+    dtype: torch.dtype
+    callback: Callback | None
+    bar: tqdm[NoReturn]
+
+    def run(self, members: range) -> Tensor | None:
+        """Fields of the samples of these numbers; None where an accelerator's memory does not hold them."""
+        try:
+            return self._run(members)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _run(self, members: range) -> Tensor:
+        path, solver = self.model.path, self.solver
+        seeds = [keyed_generator(self.seed, "sample", i).initial_seed() for i in members]
+        dynamics = ReverseDynamics(
+            self.model, None if self.condition is None else self.condition[members.start : members.stop]
+        )
+        noise = SampleNoise(seeds, "solver")
+        white = SampleNoise(seeds, "start")(tuple(path.reference.spectrum.shape))
+        y = path.at(1.0).unwhiten(white.to(device_of(self.model), self.dtype))
+        if isinstance(self.callback, Trajectory):
+            self.callback(self.times[0], y)
+        for t, s in pairwise(self.times):
+            y = solver.step(dynamics, y, t, s, noise).to(self.dtype)
+            if not bool(y.isfinite().all()):
+                raise FloatingPointError(
+                    f"samples are not finite at t = {float(s):.3g}, after a step of {type(solver).__name__} from "
+                    f"{float(t):.3g}: take more steps; if that does not help, the score is wrong far from the "
+                    "data, or the physics cannot be run backwards (a reaction faster than x: saturate it)."
+                )
+            self.bar.update(len(members))
+            if self.callback is not None:
+                self.callback(s, y)
+        return path.basis.inverse(y).cpu()
+
+
+def _check(
+    denoiser: ReverseModel, n: int, solver: Solver | None, seed: int, dtype: torch.dtype, chunk: int | str
+) -> None:
+    if isinstance(chunk, str) and chunk != "auto":
+        raise ValueError(f"chunk must be a number of samples or 'auto'; got '{chunk}'.")
+    if n < 1 or (isinstance(chunk, int) and chunk < 1):
+        raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
+    if dtype not in STATE_TYPES:
+        raise ValueError(f"dtype must be torch.float64 or torch.float32, of the state; got {dtype}.")
+    require_seed(seed)
+    if not (solver is None or solver.any_process or isinstance(denoiser.path, ReferencePath)):
+        raise ValueError(
+            f"{type(solver).__name__} works under linear processes only; {type(denoiser.path.process).__name__} is "
+            "simulated: take ReferenceSplitting."
+        )
+
+
+def _per_sample(condition: Tensor | None, n: int, device: torch.device) -> Tensor | None:
+    """A condition for each sample, where the model lies."""
+    if condition is None:
+        return None
+    if condition.ndim < 1 or len(condition) not in (1, n):
+        raise ValueError(
+            f"the condition needs one entry a sample, or one for all: shape ({n}, ...) or (1, ...); got "
+            f"{tuple(condition.shape)}."
+        )
+    return condition.to(device).expand(n, *condition.shape[1:])
+
+
+def _half(samples: int, model: ReverseModel) -> int:
+    """The size of the next chunk, after one of this size did not fit."""
+    if samples == 1:
+        raise MemoryError(f"one sample of shape {tuple(model.path.reference.spectrum.shape)} does not fit into memory.")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = samples // 2
+    warnings.warn(f"{samples} samples did not fit into memory together; going on with {half}.", stacklevel=4)
+    return half

@@ -33,10 +33,14 @@ class Evaluation:
     Attributes:
         t: Time of the evaluation, shape ().
         value: What the rule made of it: a residual or a velocity, shape (batch, channels, *grid).
+        length: Of the step from there, in a coordinate of the rule's own, if it has one.
+        moved: What that step added to the state, for a rule that corrects it later.
     """
 
     t: Tensor
     value: Tensor
+    length: Tensor | None = None
+    moved: Tensor | None = None
 
 
 class ReverseDynamics:
@@ -58,9 +62,15 @@ class ReverseDynamics:
         self.evaluations = 0
         self.past: list[Evaluation] = []
 
-    def remember(self, t: Tensor, value: Tensor, keep: int) -> None:
-        """Append what the model said at t to `past`, of which the newest `keep` stay."""
-        self.past = [*self.past, Evaluation(t, value)][-keep:]
+    def remember(
+        self, t: Tensor, value: Tensor, keep: int, length: Tensor | None = None, moved: Tensor | None = None
+    ) -> None:
+        """Append an `Evaluation` to `past`, of which the newest `keep` stay."""
+        self.past = [*self.past, Evaluation(t, value, length, moved)][-keep:]
+
+    def only(self, rows: slice) -> ReverseDynamics:
+        """The reverse process of some samples of the batch, with a count and a past of its own."""
+        return ReverseDynamics(self._model, None if self._condition is None else self._condition[rows])
 
     @property
     def path(self) -> ReferencePath:
@@ -73,6 +83,11 @@ class ReverseDynamics:
         assert isinstance(self._model, PosteriorMean)
         self.evaluations += 1
         return self._model.residual(modes, t, self._condition)
+
+    def posterior_variance(self, modes: Tensor, t: Tensor) -> Tensor:
+        """Var[y₀ | y] as the model has it, under a linear process; not counted as an evaluation."""
+        assert isinstance(self._model, PosteriorMean)
+        return self._model.posterior_variance(modes, t, self._condition)
 
     def move(self, modes: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """What z moves by between t and s, with what the model says at (modes, t) held still; under any process."""

@@ -61,7 +61,9 @@ def questions() -> list[Any]:
         for law in laws.laws_of(subject):
             speaks = True
             if subject == "solver":
-                speaks = law.applies(laws.SolverCase(solvers.classes()[name](), anywhere, "any"))
+                speaks = any(
+                    law.applies(laws.SolverCase(e, anywhere, "any")) for e in solvers.classes()[name].examples()
+                )
             elif subject in ("semilinear", "reaction"):  # a matter of what the class declares
                 speaks = law.applies(laws.SemilinearCase(processes.classes()[name]))  # pyright: ignore[reportArgumentType]
             if speaks:
