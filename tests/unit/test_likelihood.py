@@ -341,7 +341,7 @@ def test_what_is_refused() -> None:
         (broken, {}, "1 values that are not finite, the first at index (2, 0, 1, 3)"),
         (x + 1.0, {}, "outside the support"),
         (x + 1.0, {"scored": "state"}, "outside the support"),
-        (x, {"method": "rk5"}, "unknown method 'rk5'. Did you mean 'rk4'?"),
+        (x, {"method": "rk5"}, "unknown method 'rk5'. Did you mean 'rk45'?"),
         (x, {"scored": "clean"}, "scored must be 'field', 'noised' or 'state'; got 'clean'"),
     ):
         with pytest.raises(ValueError) as error:
