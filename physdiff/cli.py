@@ -15,11 +15,17 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
+from physdiff import named_options
 from physdiff.registry import nearest, processes
 from physdiff.settings import check_names
 
-INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
-CONTINUED = ("train", "resume", "demo")
+INPUT_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError)
+CHECKPOINTED = "; the same command continues from the last checkpoint"
+CONTINUED = {
+    **dict.fromkeys(("train", "resume", "demo"), CHECKPOINTED),
+    "likelihood": "; the same command goes on with the fields that are left",
+}
+ONE_OF_SEVERAL = r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*?)\]\n.*Given value: "
 SECTIONS = ("data", "training", "network", "denoiser", "simulation")
 
 
@@ -45,6 +51,7 @@ class _Parser(ArgumentParser):
             return self._missing(found.group(1).split(", "))
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message, re.DOTALL):
             return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
+        message = re.sub(ONE_OF_SEVERAL, r"Expected one of \1. Got value: ", message, flags=re.DOTALL)
         return " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
 
     def _named_in(self, message: str) -> ArgumentParser:
@@ -91,7 +98,7 @@ def _quoted(text: str) -> list[str]:
 
 def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
     """The parser, and the function of each command by its words."""
-    from physdiff.commands import data, demo, doctor, physics, report, training, use
+    from physdiff.commands import calibrate, data, demo, doctor, likelihood, physics, report, sample, training
 
     parser = _Parser(prog="physdiff", description="Physics-informed diffusion for scientific fields.")
     commands = parser.add_subcommands(dest="command")
@@ -103,6 +110,9 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
         if configured:
             sub.add_argument("--config", action=ActionConfigFile, help="YAML file; `train CONFIG` is the same")
         sub.add_function_arguments(function, as_positional=not configured)
+        for option, named in named_options.OPTIONS.get(name, {}).items():
+            action = next(action for action in sub._actions if action.dest == option)
+            action.help = f"{action.help} {named.help}"
         group.add_subcommand(name, sub, help=(function.__doc__ or "").split("\n")[0])
         functions[key or name] = function
         return sub
@@ -114,13 +124,14 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
     ):
         group = _Parser(description=f"Commands about {name}.")
         commands.add_subcommand(name, group, help=", ".join(members))
-        inner = group.add_subcommands(dest="action")
-        for action, function in members.items():
-            add(inner, action, function, f"{name} {action}")
+        inner = group.add_subcommands(dest="verb")
+        for verb, function in members.items():
+            add(inner, verb, function, f"{name} {verb}")
     add(commands, "train", training.train)
     add(commands, "resume", resume)
-    add(commands, "sample", use.sample)
-    add(commands, "likelihood", use.likelihood)
+    add(commands, "calibrate", calibrate.calibrate)
+    add(commands, "sample", sample.sample)
+    add(commands, "likelihood", likelihood.likelihood)
     add(commands, "evaluate", report.evaluate)
     add(commands, "report", report.report)
     add(commands, "doctor", doctor.doctor)
@@ -129,8 +140,9 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; returns the exit code, raises what goes wrong."""
-    arguments = _with_config(list(arguments))
+    arguments = _with_config(named_options.with_underscores(arguments))
     _resolve_process(arguments)
+    arguments = named_options.resolve(arguments)
     parser, functions = build_parser()
     if (group := _unfinished(parser, arguments)) is not None:
         group.print_help(sys.stderr)
@@ -138,15 +150,15 @@ def run(arguments: Sequence[str]) -> int:
     parsed = parser.parse_args(arguments)
     command = parsed.command
     settings: Namespace = parsed[command]
-    action = settings.pop("action", None)
-    key = f"{command} {action}" if action else command
-    if action:
-        settings = settings[action]
+    verb = settings.pop("verb", None)
+    key = f"{command} {verb}" if verb else command
+    if verb:
+        settings = settings[verb]
     if "run" in settings:
         _check_run_folder(settings["run"])
     built = parser.instantiate(parsed)
-    values = built[command][action] if action else built[command]
-    values = {name: value for name, value in vars(values).items() if name not in ("config", "action")}
+    values = built[command][verb] if verb else built[command]
+    values = {name: value for name, value in vars(values).items() if name not in ("config", "verb")}
     return functions[key](**values) or 0
 
 
@@ -248,8 +260,6 @@ def main() -> None:
         print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        continued = len(sys.argv) > 1 and sys.argv[1] in CONTINUED
-        rest = "; the same command continues from the last checkpoint" if continued else ""
-        print(f"interrupted{rest}", file=sys.stderr)
+        print(f"interrupted{CONTINUED.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
         code = 130
     sys.exit(code)

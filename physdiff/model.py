@@ -1,22 +1,19 @@
 """A trained model as its users see it: physical units and xarray objects in and out, one folder on disk.
 
 The folder holds plain text and tensors, never pickled code: `model.json` (grid, names, units, normaliser, process,
-network), `weights.safetensors`, `reference.safetensors`, and under a simulated process `moments.safetensors`.
+network), `weights.safetensors`, `reference.safetensors`, under a simulated process `moments.safetensors`, and
+`calibration.safetensors` once the model is calibrated.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from physdiff import description
@@ -24,16 +21,17 @@ from physdiff.atomic import replacing_folder
 from physdiff.basis import SpectralBasis
 from physdiff.data.fields import FieldData
 from physdiff.data.normalise import Standardise
-from physdiff.denoisers import Denoiser, NetworkScore
+from physdiff.denoisers import Calibration, Denoiser, NetworkScore, calibrate
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.likelihood import LogLikelihood, log_likelihood
+from physdiff.model_files import TABLES, intact, read_json, read_tables, read_tensors, write_tables, write_tensors
 from physdiff.networks.unet import UNet
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import Moments, SimulatedPath
-from physdiff.solvers import Solver, sample
+from physdiff.solvers import Calibrated, ReferenceSplitting, Solver, TimeGrid, sample, suited_grid
 from physdiff.trace import ExactTrace, Hutchinson
 
 
@@ -69,6 +67,7 @@ class FieldModel:
         noise_level: Noise of the data relative to its standard deviation, below which nothing is modelled; None if
             the weakest mode of the data sets it.
         card: Anything worth keeping about where the model came from; plain values.
+        calibrated_grid: Where its own trajectories call for steps; None until it is calibrated.
     """
 
     denoiser: Denoiser | NetworkScore
@@ -78,6 +77,7 @@ class FieldModel:
     network: NetworkSettings
     noise_level: float | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    calibrated_grid: Calibrated | None = None
 
     @property
     def grid(self) -> Grid:
@@ -96,8 +96,50 @@ class FieldModel:
         denoiser = around(network, path, self.denoiser.mode_scaling, self.denoiser.whitened_input)
         return FieldModel(denoiser, self.normaliser, self.names, self.units, self.network, self.noise_level)
 
+    def calibrate(
+        self,
+        fields: Tensor | None = None,
+        *,
+        pilots: int = 16,
+        steps: int = 64,
+        order: int = 3,
+        levels: int = 16,
+        seed: int = 0,
+    ) -> None:
+        """Measure where trajectories need steps, and how far the denoiser is from the clean fields; kept by `save`.
+
+        It costs pilots · steps evaluations of the network, and levels for each field.
+
+        Args:
+            fields: Normalised fields that the model was not trained on, shape (n, channels, *grid). None, or a
+                simulated process: only the time grid is measured.
+            pilots: Trajectories that are followed.
+            steps: Nodes of a trajectory.
+            order: Order of the rule that is to step on the grid, 1 to 4.
+            levels: Noise levels at which each field is denoised.
+            seed: Of pilots and noise.
+
+        Raises:
+            ValueError: a setting is outside its range, or the fields are not of the model's shape.
+        """
+        grid = Calibrated.measure(self.denoiser, pilots=pilots, steps=steps, order=order, seed=seed)
+        if fields is not None and isinstance(self.denoiser, Denoiser):
+            self.denoiser.calibration = calibrate(self.denoiser, fields, levels=levels, seed=seed)
+        self.calibrated_grid = grid
+
+    def grid_for(self, solver: Solver) -> TimeGrid:
+        """Where a rule's steps stop when nobody says."""
+        return suited_grid(solver, self.denoiser.path, self.calibrated_grid)
+
     def sample(
-        self, n: int, *, steps: int = 16, solver: Solver | None = None, seed: int = 0, progress: bool = False
+        self,
+        n: int,
+        *,
+        steps: int = 16,
+        solver: Solver | None = None,
+        time_grid: TimeGrid | None = None,
+        seed: int = 0,
+        progress: bool = False,
     ) -> xr.Dataset:
         """Draw fields, in physical units.
 
@@ -105,15 +147,19 @@ class FieldModel:
             n: Number of fields.
             steps: Solver steps.
             solver: Step rule; the reference splitting when not given.
+            time_grid: Where the steps stop; what suits the step rule when not given: for the reference splitting the
+                calibrated grid, if the model has one.
             seed: Field i depends on (seed, i) alone.
             progress: Whether to show a bar.
 
         Returns:
             One variable a channel on dims ("sample", *grid.dims), with coordinates and units.
         """
-        fields = sample(self.denoiser, n, steps=steps, solver=solver, seed=seed, progress=progress)
+        solver = ReferenceSplitting() if solver is None else solver
+        grid = self.grid_for(solver) if time_grid is None else time_grid
+        fields = sample(self.denoiser, n, steps=steps, solver=solver, time_grid=grid, seed=seed, progress=progress)
         dataset = self.to_dataset(self.normaliser.inverse(fields), source="samples of a physdiff model")
-        dataset.attrs.update(steps=steps, seed=seed, solver=type(solver).__name__ if solver else "ReferenceSplitting")
+        dataset.attrs.update(steps=steps, seed=seed, solver=type(solver).__name__, time_grid=type(grid).__name__)
         return dataset
 
     def to_dataset(self, fields: Tensor, source: str) -> xr.Dataset:
@@ -234,15 +280,32 @@ class FieldModel:
             "card": self.card,
         }
         reference = path.reference
-        tensors = {"mean": reference.mean, "spectrum": reference.spectrum, "floor": reference.floor}
-        weights = {name: x.detach().cpu().contiguous() for name, x in self.denoiser.network.state_dict().items()}
         with replacing_folder(folder, overwrite=True, mark="model.json") as partial:
-            save_file(weights, partial / "weights.safetensors")
-            save_file({name: x.contiguous() for name, x in tensors.items()}, partial / "reference.safetensors")
+            write_tensors(partial / "weights.safetensors", self.denoiser.network.state_dict())
+            tensors = {"mean": reference.mean, "spectrum": reference.spectrum, "floor": reference.floor}
+            write_tensors(partial / "reference.safetensors", tensors)
             if isinstance(path, SimulatedPath):
-                runs = {name: x.contiguous() for name, x in vars(path.moments).items()}
-                save_file(runs, partial / "moments.safetensors")
+                write_tensors(partial / "moments.safetensors", vars(path.moments))
+            if tables := self._calibration:
+                meta["calibration"] = write_tables(partial, tables)
             (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+    @property
+    def _calibration(self) -> dict[str, dict[str, Tensor]]:
+        """What was measured on the trained model, as tensors by table."""
+        tables = {}
+        if self.calibrated_grid is not None:
+            tables["time_grid"] = self.calibrated_grid.to_tensors()
+        if isinstance(self.denoiser, Denoiser) and self.denoiser.calibration is not None:
+            tables["uncertainty"] = self.denoiser.calibration.to_tensors()
+        return tables
+
+    def _restore(self, tables: dict[str, dict[str, Tensor]]) -> None:
+        """The inverse of `_calibration`."""
+        if "time_grid" in tables:
+            self.calibrated_grid = Calibrated.from_tensors(tables["time_grid"])
+        if "uncertainty" in tables and isinstance(self.denoiser, Denoiser):
+            self.denoiser.calibration = Calibration.from_tensors(tables["uncertainty"])
 
     @classmethod
     def load(cls, folder: str | Path) -> FieldModel:
@@ -258,17 +321,17 @@ class FieldModel:
         if not (folder / "model.json").is_file():
             raise FileNotFoundError(f"'{folder}' holds no model: there is no model.json in it or in its model/.")
         file = folder / "model.json"
-        meta = _read_json(file)
-        law = _read_tensors(folder / "reference.safetensors")
-        weights = _read_tensors(folder / "weights.safetensors")
-        with _intact(file, KeyError, TypeError, ValueError):
+        meta = read_json(file)
+        law = read_tensors(folder / "reference.safetensors")
+        weights = read_tensors(folder / "weights.safetensors")
+        with intact(file, KeyError, TypeError, ValueError):
             grid = Grid(**meta["grid"])
             basis = SpectralBasis(grid)
             layout = NetworkSettings(**{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])})
             network = build_network(grid, len(meta["names"]), layout, meta["whitened_input"])
-        with _intact(folder / "reference.safetensors", KeyError, TypeError, ValueError):
+        with intact(folder / "reference.safetensors", KeyError, TypeError, ValueError):
             reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
-        with _intact(file, KeyError, TypeError):  # a ValueError is about the user's own process file
+        with intact(file, KeyError, TypeError):  # a ValueError is about the user's own process file
             process = description.to_process(meta["process"], basis)
         try:
             network.load_state_dict(weights)
@@ -276,11 +339,11 @@ class FieldModel:
             raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
         moments = None
         if isinstance(process, SemilinearProcess):
-            runs = _read_tensors(folder / "moments.safetensors")
-            with _intact(folder / "moments.safetensors", TypeError, ValueError):
+            runs = read_tensors(folder / "moments.safetensors")
+            with intact(folder / "moments.safetensors", TypeError, ValueError):
                 moments = Moments(**runs)
                 SimulatedPath(process, reference, moments, meta["t_min"])
-        with _intact(file, KeyError, TypeError, ValueError):
+        with intact(file, KeyError, TypeError, ValueError):
             if moments is not None:
                 assert isinstance(process, SemilinearProcess)
                 path = SimulatedPath(process, reference, moments, meta["t_min"])
@@ -288,10 +351,15 @@ class FieldModel:
                 assert isinstance(process, LinearProcess)
                 path = ReferencePath(process, reference, meta["t_min"])
             denoiser = around(network, path, meta["mode_scaling"], meta["whitened_input"])
-            return cls(
+            model = cls(
                 denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
                 layout, meta["noise_level"], meta["card"],
             )  # fmt: skip
+        if "calibration" in meta:
+            tables = read_tables(folder, meta["calibration"], {"time_grid", "uncertainty"})
+            with intact(folder / TABLES, KeyError, TypeError, ValueError):
+                model._restore(tables)
+        return model
 
 
 def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened_input: bool) -> UNet:
@@ -315,31 +383,3 @@ def require_physical(scored: str) -> None:
     """Raise unless fields in physical units can be scored so."""
     if scored not in ("field", "noised"):
         raise ValueError(f"scored must be 'field' or 'noised' for fields in physical units; got '{scored}'.")
-
-
-@contextmanager
-def _intact(path: Path, *failures: type[Exception]) -> Iterator[None]:
-    """Within the block, what fails is due to the content of a file."""
-    try:
-        yield
-    except failures as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise ValueError(f"{path} is damaged or of another version: {reason}.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from None
-    found = meta.get("format") if isinstance(meta, dict) else None
-    if found != 1:
-        raise ValueError(f"{path} is damaged or of another version: its format is {found!r}; expected 1.")
-    return meta
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is missing or damaged: {error}.") from None

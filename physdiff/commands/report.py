@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+from physdiff.actions import find_action
 from physdiff.data.fields import load_fields
 from physdiff.evaluation.evaluate import EvaluationSettings, read_metrics
 from physdiff.evaluation.evaluate import evaluate as evaluate_model
 from physdiff.evaluation.findings import Findings
 from physdiff.evaluation.report import write_report
+from physdiff.evaluation.reweighting import ImportanceSettings, reweigh, titled
 from physdiff.model import FieldModel
 
 
@@ -19,8 +22,14 @@ def evaluate(
     split: str | None = None,
     settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
     title: str | None = None,
+    action: str | None = None,
+    action_settings: dict[str, Any] | None = None,
+    importance: ImportanceSettings = ImportanceSettings(),  # noqa: B008  frozen
 ) -> None:
     """Measure a trained model on held-out data, and write the report.
+
+    With an action S its samples are weighted by e^{−S}/q as well: effective samples, free energy and averages of the
+    law e^{−S}, written to RUN/importance.json.
 
     Args:
         run: Run folder.
@@ -28,7 +37,14 @@ def evaluate(
         split: Split of a folder to evaluate on; "test" when not given.
         settings: How to evaluate.
         title: Headline of the report.
+        action: S of physical fields: LatticePhi4, or your own function as `module.function` or `file.py:function`,
+            from shape (n, channels, *grid) to (n,).
+        action_settings: Its settings, such as `--action_settings.coupling 0.1`.
+        importance: How the weights are computed.
     """
+    if action is None and action_settings:
+        raise ValueError(f"action_settings are those of an action; name it with --action. Got {action_settings}.")
+    law = None if action is None else find_action(action, action_settings)
     folder = Path(run)
     model = FieldModel.load(folder)
     source = data or model.card["data"]
@@ -39,6 +55,10 @@ def evaluate(
     findings = dataclasses.replace(findings, metrics=read_metrics(folder))
     findings.save(folder)
     _show(findings, folder)
+    if law is not None:
+        assert action is not None
+        found = reweigh(model, law, held_out, importance, titled(action, action_settings), progress=True)
+        print(f"{found.table()}\nwritten: {found.save(folder)}")
 
 
 def report(run: str) -> None:

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[2] / "physdiff"
 
 # From the bottom up; a name stands for the module or for everything in the folder.
 LAYERS = (
-    ("registry", "grid", "clock", "schedules", "randomness", "atomic"),
+    ("registry", "grid", "clock", "schedules", "randomness", "atomic", "model_files", "jackknife", "pareto_tail"),
+    ("parts",),
     ("settings", "basis", "bases"),
     ("spectra", "quadrature", "block"),
     ("process",),
@@ -17,17 +18,20 @@ LAYERS = (
     ("processes", "gaussian", "bridge"),
     ("path",),
     ("simulated_path",),
-    ("clock_fit", "description"),
+    ("clock_fit", "description", "actions"),
     ("denoisers", "networks"),
-    ("objectives", "trace", "solvers"),
-    ("levels", "likelihood", "data"),
+    ("objectives", "trace", "solvers", "integrate"),
+    ("reference_angle", "probability_flow", "estimate"),
+    ("scored", "transport"),
+    ("flow_ends",),
+    ("levels", "likelihood", "decoding", "quantised", "data", "importance", "bounds"),
     ("chain",),
     ("laws", "training.settings", "training.randomness", "training.augment"),
     ("model",),
     ("config",),
     ("training",),
-    ("evaluation",),
-    ("commands",),
+    ("evaluation", "scoring"),
+    ("commands", "named_options"),
     ("cli", "__main__"),
 )
 

@@ -80,18 +80,6 @@ def mixture() -> MixtureDenoiser:
     return bimodal(fit_clock(AdvectionDiffusion(reference.basis, 0.02, 0.4, (0.3, 0.2)), reference), reference, 0.05)
 
 
-@pytest.mark.parametrize("solver", [ReferenceSplitting(), Heun(), Ancestral()], ids=lambda s: type(s).__name__)
-def test_a_sample_is_the_same_in_any_batch(mixture: MixtureDenoiser, solver: Solver) -> None:
-    whole = sample(mixture, 7, steps=5, solver=solver, seed=3, chunk=7)
-    for n, chunk in ((7, 2), (4, 3), (1, 1)):
-        torch.testing.assert_close(
-            sample(mixture, n, steps=5, solver=solver, seed=3, chunk=chunk), whole[:n], rtol=0, atol=1e-12
-        )
-    assert torch.equal(sample(mixture, 7, steps=5, solver=solver, seed=3, chunk=7), whole)
-    assert float((sample(mixture, 7, steps=5, solver=solver, seed=4) - whole).abs().min()) > 1e-6
-    assert float((whole[0] - whole[1]).abs().max()) > 0.1
-
-
 @pytest.mark.parametrize("time_grid", [LogSpaced(), Uniform()], ids=lambda g: type(g).__name__)
 def test_many_steps_reach_the_mixtures_moments(mixture: MixtureDenoiser, time_grid: LogSpaced) -> None:
     n, reference = 4000, mixture.path.reference

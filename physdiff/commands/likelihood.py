@@ -1,0 +1,127 @@
+"""`physdiff likelihood`: log-densities of fields under a trained model, in parts that survive an interruption."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from physdiff.atomic import replacing_file
+from physdiff.data.fields import load_fields
+from physdiff.model import FieldModel, require_physical
+from physdiff.scoring import Quanta, score_in_parts
+from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus, TraceEstimator
+from physdiff.transport import DEFAULT_METHOD
+
+
+def likelihood(
+    run: str,
+    data: str | None = None,
+    split: str | None = None,
+    probes: int | str = 8,
+    target_error: float | None = None,
+    method: str = DEFAULT_METHOD,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    steps: int = 32,
+    scored: str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    roundtrip: bool = False,
+    quantum: float | list[float] | None = None,
+    offset: float | list[float] = 0.0,
+    chunk: int = 16,
+    out: str | None = None,
+) -> None:
+    """Log-density of fields under a trained model, in physical units, into a netCDF file.
+
+    What is done is kept in RUN/likelihood.parts: after an interruption the same command goes on there. Several
+    processes share the work: `accelerate launch --multi_gpu --num_processes 4 -m physdiff likelihood RUN`, where
+    `--multi_gpu` is what starts more than one on CPUs too, or `torchrun --nproc-per-node 4 -m physdiff likelihood RUN`.
+
+    Args:
+        run: Run folder, or model folder.
+        data: HDF5 or netCDF file, or a data set folder; the one that the model was trained on when not given.
+        split: Split of a folder: train, valid or test, which is the default.
+        probes: How the trace is taken: by a number of Hutchinson probes, "exact", or "hutch++" (by 12 products with the
+            Jacobian; "hutch++24" by 24).
+        target_error: Standard error in nats that each field is to have: as many probes as it takes, found from the
+            first `probes`.
+        method: rk45 or dop853, adaptive for each field by itself; dopri5, bosh3, ... of torchdiffeq, adaptive for all
+            fields that are scored together; or rk4, midpoint, heun3, euler with fixed steps.
+        rtol: Relative tolerance of an adaptive method.
+        atol: Absolute tolerance of an adaptive method.
+        steps: Steps of a fixed method.
+        scored: "field" or "noised"; see `physdiff.likelihood.LogLikelihood`. By default as the model was trained.
+        seed: Seed of probes and noise; those of field i depend on (seed, i) alone.
+        limit: Score only the first fields.
+        roundtrip: Whether to integrate back and report the error.
+        quantum: For data that is quantised, and no other: the step between its values, one number or one a field of
+            the model. Uniform noise of that width is added, by (seed, i), and bits per dimension join the result.
+        offset: One of the values of quantised data; they are offset + k·quantum.
+        chunk: Fields that are scored together, and are lost at most when the command is killed.
+        out: File to write; RUN/likelihood.nc when not given.
+    """
+    for name, count in (("limit", limit), ("chunk", chunk)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1 field; got {count}.")
+    if scored is not None:
+        require_physical(scored)
+    trace = _trace(probes, target_error)
+    model = FieldModel.load(run)
+    source = Path(data or model.card["data"])
+    split = split or ("test" if source.is_dir() else None)
+    fields = load_fields(source, model.names, split, model.boundary_override)
+    if limit is not None:
+        fields = fields.first(limit)
+    settings: dict[str, Any] = {
+        "trace": trace, "method": method, "rtol": rtol, "atol": atol, "steps": steps, "seed": seed,
+        "roundtrip": roundtrip, "chunk": chunk,
+    }  # fmt: skip
+    if scored is not None:
+        settings["scored"] = scored
+    steps_of_values = None if quantum is None else Quanta(quantum, offset)
+    result = score_in_parts(model, fields, settings, Path(run), steps_of_values)
+    if result is None:  # another process writes
+        return
+    scores, parts = result
+    scores.attrs["data"] = str(source)
+    print(_summary(scores, target_error))
+    path = Path(out) if out else Path(run) / "likelihood.nc"
+    with replacing_file(path) as partial:
+        scores.to_netcdf(partial, engine="h5netcdf")
+    parts.remove()
+    print(f"written: {path}")
+
+
+def _trace(probes: int | str, target: float | None) -> TraceEstimator:
+    """The estimator that the options name."""
+    sketch = re.fullmatch(r"hutch\+\+(\d*)", str(probes))
+    if target is not None and isinstance(probes, str):
+        raise ValueError(f"target_error needs a number of probes to begin with; got --probes {probes}.")
+    if sketch:
+        return HutchPlusPlus(int(sketch.group(1))) if sketch.group(1) else HutchPlusPlus()
+    if probes == "exact":
+        return ExactTrace()
+    if isinstance(probes, str):
+        raise ValueError(f"probes must be a number, 'exact' or 'hutch++'; got '{probes}'.")
+    return Hutchinson(probes, target=target)
+
+
+def _summary(scores: xr.Dataset, target: float | None) -> str:
+    mean, gain = float(scores["log_prob"].mean()), float(scores["relative_to_reference"].mean())
+    dimensions, fields = scores.attrs["n_support"], scores.sizes["sample"]
+    error = float((scores["standard_error"] ** 2).mean() ** 0.5)
+    missed = 0 if target is None else int((scores["standard_error"] > target).sum())
+    short = f" (above {target:g} in {missed} of {fields})" if missed else ""
+    bits = ""
+    if "bits_per_dimension" in scores:
+        bits = f"; {float(scores['bits_per_dimension'].mean()):.4f} bits per dimension, at most"
+    return (
+        f"{fields} fields, {dimensions} degrees of freedom: mean log-density {mean:.2f} nats "
+        f"({mean / dimensions:.4f} per dimension), {gain:+.2f} relative to the Gaussian reference; "
+        f"trace error {error:.2f} nats a field{short}; {scores.attrs['evaluations']} evaluations; "
+        f"scored: {scores.attrs['scored']}" + bits
+    )

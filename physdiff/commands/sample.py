@@ -1,0 +1,92 @@
+"""`physdiff sample`: fields drawn from a trained model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+
+from physdiff.atomic import replacing_file
+from physdiff.model import FieldModel
+from physdiff.solvers import ReferenceSplitting, Solver, TimeGrid, Trajectory
+from physdiff.solvers import sample as draw
+from physdiff.solvers.memory import in_bytes
+
+GROUP = "diffusion"  # of the netCDF file, that holds the states on the way
+
+
+def sample(
+    run: str,
+    n: int = 16,
+    steps: int = 16,
+    solver: Solver = ReferenceSplitting(),  # noqa: B008  frozen
+    time_grid: TimeGrid | None = None,
+    seed: int = 0,
+    dtype: Literal["float64", "float32"] = "float64",
+    chunk: int | Literal["auto"] = 64,
+    memory_limit: str | None = None,
+    trajectory: int | None = None,
+    out: str | None = None,
+) -> None:
+    """Draw fields from a trained model into a netCDF file.
+
+    Args:
+        run: Run folder, or model folder.
+        n: Number of fields.
+        steps: Solver steps.
+        solver: Step rule; its settings follow it, such as `--solver DDIM --solver.stochasticity 0.5`.
+        time_grid: Where the steps stop; not given, what suits the solver, or the grid that `physdiff calibrate` made.
+        seed: Seed; field i depends on (seed, i) alone.
+        dtype: Of the state between steps.
+        chunk: Fields that are computed together, at most; "auto" for as many as fit into the memory.
+        memory_limit: Memory that a chunk may take beside the model, such as 2GB or 500MiB.
+        trajectory: Keep the start, the state after every so many steps, and the end; written to the group
+            "diffusion" of the file.
+        out: File to write; RUN/samples.nc when not given.
+    """
+    limit = None if memory_limit is None else in_bytes(memory_limit)
+    model = FieldModel.load(run)
+    grid = model.grid_for(solver) if time_grid is None else time_grid
+    recorder = None if trajectory is None else Trajectory(model.denoiser.path.basis, trajectory)
+    drawn = draw(
+        model.denoiser, n, steps=steps, solver=solver, time_grid=grid, seed=seed, dtype=getattr(torch, dtype),
+        chunk=chunk, memory_limit=limit, progress=True, callback=recorder,
+    )  # fmt: skip
+    dataset = model.to_dataset(model.normaliser.inverse(drawn), source="samples of a physdiff model")
+    dataset.attrs.update(steps=steps, seed=seed, dtype=dtype, **_described("solver", solver))
+    dataset.attrs.update(_described("time_grid", grid))
+    path = Path(out) if out else Path(run) / "samples.nc"
+    with replacing_file(path) as partial:
+        dataset.to_netcdf(partial, engine="h5netcdf")
+        if recorder is not None:
+            _on_the_way(model, recorder, dataset).to_netcdf(partial, engine="h5netcdf", mode="a", group=GROUP)
+    print(f"written: {path}" + ("" if recorder is None else f", states on the way in its group '{GROUP}'"))
+
+
+def _described(option: str, chosen: Solver | TimeGrid) -> dict[str, str]:
+    """A choice and its settings, as attributes of a file."""
+    settings = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    return {option: type(chosen).__name__, f"{option}_settings": json.dumps(settings, default=_plain)}
+
+
+def _plain(value: Any) -> Any:
+    """A setting that is no plain value, such as a solver within a solver, as JSON can hold it."""
+    return value.tolist() if isinstance(value, torch.Tensor) else str(value)
+
+
+def _on_the_way(model: FieldModel, trajectory: Trajectory, samples: xr.Dataset) -> xr.Dataset:
+    """States between noise and the samples, in physical units, on dims ("diffusion_time", "sample", *grid.dims)."""
+    states = model.normaliser.inverse(trajectory.fields, channel_axis=2)
+    dims = ("diffusion_time", "sample", *model.grid.dims)
+    variables: dict[str, Any] = {
+        name: (dims, states[:, :, c].numpy(), samples[name].attrs) for c, name in enumerate(model.names)
+    }
+    meaning = {"long_name": "time of the diffusion", "comment": "1 is noise, 0 the clean field"}
+    times = {"diffusion_time": (("diffusion_time",), trajectory.times.numpy(), meaning)}
+    return xr.Dataset(
+        variables, coords={**times, **{dim: samples[dim] for dim in model.grid.dims}}, attrs=samples.attrs
+    )

@@ -1,0 +1,176 @@
+"""The pages "What this likelihood is" and "Which solver?": code and numbers as shown, advice as measured."""
+
+import importlib.util
+import io
+import math
+import re
+import shlex
+import sys
+from contextlib import redirect_stdout
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+
+import physdiff
+from physdiff import cli, named_options
+from physdiff.commands import likelihood as likelihood_command
+from physdiff.likelihood import LogLikelihood
+from physdiff.solvers import solvers
+
+DOCS = Path(__file__).parents[2] / "docs"
+LIKELIHOOD = (DOCS / "what-this-likelihood-is.md").read_text(encoding="utf-8")
+WHICH = (DOCS / "which-solver.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"<!-- run -->\n```python\n(.*?)```\n\n```text\n(.*?)```", LIKELIHOOD, re.DOTALL)
+NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+pytestmark = pytest.mark.xdist_group("pages")  # one worker runs the page for all
+
+
+# ---- What this likelihood is
+
+
+@pytest.fixture(scope="module")
+def page() -> tuple[dict[str, Any], list[str]]:
+    """The names that the page's code leaves, and what each block printed."""
+    names: dict[str, Any] = {}
+    printed = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for code, _ in BLOCKS:
+        said = io.StringIO()
+        with redirect_stdout(said):
+            exec(compile(code, "what-this-likelihood-is.md", "exec"), names)
+        printed.append(said.getvalue())
+    torch.set_num_threads(threads)
+    return names, printed
+
+
+def test_every_block_of_python_is_run() -> None:
+    assert len(BLOCKS) == LIKELIHOOD.count("```python") == 7
+
+
+def test_the_page_shows_what_its_code_prints(page: tuple[dict[str, Any], list[str]]) -> None:
+    """Numbers to 0.02: tolerances of 1e-5 over 144 modes move the nats shown by a few thousandths."""
+    for printed, (_, shown) in zip(page[1], BLOCKS, strict=True):
+        assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", shown)
+        for ours, theirs in zip(re.findall(NUMBER, printed), re.findall(NUMBER, shown), strict=True):
+            assert float(ours) == pytest.approx(float(theirs), abs=0.02, rel=1e-3), (printed, shown)
+
+
+def test_the_gaussian_field_has_its_closed_form_density(page: tuple[dict[str, Any], list[str]]) -> None:
+    """Against torch's dense normal distribution; the rest is the noise of t_min, 10⁻³ in the weakest mode."""
+    names = page[0]
+    assert float((names["gaussian"].log_prob - names["closed_form"]).abs().max()) < 6e-3  # measured 1.8e-3
+    assert 0 < names["gaussian"].gaussian_bias < 2.5e-7 * 144
+
+
+def test_the_mixture_has_its_closed_form_density(page: tuple[dict[str, Any], list[str]]) -> None:
+    names = page[0]
+    truth, result = names["truth"], names["result"]
+    without_mismatch = (names["known_end"].log_prob - truth).abs()
+    assert float(without_mismatch.max()) < 0.03  # measured 0.009: t_min and tolerances
+    assert 0 < result.terminal_mismatch < 0.05
+    assert float((result.log_prob - truth).abs().max()) < 0.2  # a bound of 0.046 on the mean; measured 0.065
+    low, high = names["probed"].interval(1 - 1e-4)  # four fields: one in 2,500 such pages fails by chance
+    assert bool(((low < result.log_prob) & (result.log_prob < high)).all())
+    assert float(names["probed"].standard_error.min()) > 0.01
+
+
+def test_units_bits_and_bounds_are_what_the_page_says(page: tuple[dict[str, Any], list[str]]) -> None:
+    names = page[0]
+    halved, result = names["in_units_of_2_kelvin"], names["result"]
+    assert torch.allclose(halved.log_prob - 144 * math.log(2), result.log_prob, atol=5e-3, rtol=0)  # measured 1e-3
+    assert torch.allclose(halved.relative_to_reference, result.relative_to_reference, atol=5e-3, rtol=0)
+    assert torch.allclose(names["bits"], names["by_hand"], atol=2e-3, rtol=0)  # 0.2 nats over 144 log 2
+    assert torch.allclose(names["one_step"].bound, names["closed_form"], atol=1e-9, rtol=0)
+    exact = names["exact_density"](names["many"])
+    gaps = {n: exact - physdiff.elbo(names["model"], names["many"], steps=n).bound for n in (8, 32)}
+    assert float(gaps[8].mean()) > float(gaps[32].mean()) > 4 * float(gaps[32].std()) / 8 > 0
+
+
+def test_weights_find_the_constant(page: tuple[dict[str, Any], list[str]]) -> None:
+    weighted = page[0]["weighted"]
+    assert abs(weighted.free_energy.value + 5) < 4 * weighted.free_energy.standard_error < 0.2
+    # Its relative error from 2,048 weights is about 4 %; it is skewed, and 0.1 is five standard errors.
+    assert abs(weighted.effective_samples / len(weighted) - 0.99**72) < 0.1
+
+
+def test_every_number_of_a_result_is_explained() -> None:
+    table = LIKELIHOOD.partition("## Every number of a result")[2].partition("**What limits")[0]
+    for field in fields(LogLikelihood):
+        assert f"`{field.name}`" in table, field.name
+
+
+def test_the_command_lines_words_are_those_that_are_explained() -> None:
+    (shown,) = re.findall(r"```text\n(16 fields, .*?)\nwritten:", LIKELIHOOD, re.DOTALL)
+    per_field = {name: ("sample", [1.0] * 16) for name in ("log_prob", "relative_to_reference", "standard_error")}
+    scores = xr.Dataset(per_field, attrs={"n_support": 960, "evaluations": 7, "scored": "field"})
+    said = likelihood_command._summary(scores, None)  # pyright: ignore[reportPrivateUsage]
+    assert re.sub(rf"\+?{NUMBER}", "#", said) == re.sub(rf"\+?{NUMBER}", "#", " ".join(shown.split()))
+
+
+# ---- Which solver?
+
+
+@pytest.fixture(scope="module")
+def measured() -> ModuleType:
+    """`docs/measured.py`, which makes the tables."""
+    spec = importlib.util.spec_from_file_location("measured", DOCS / "measured.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["measured"] = module  # its dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_registered_solver_has_a_row(measured: ModuleType) -> None:
+    text = measured.which_solver()
+    for cls in solvers.classes().values():
+        for rule in cls.examples():
+            assert text.count(f"| `{measured.brief(rule)}` | {rule.order or ''} | {rule.evaluations} |") == 1, rule
+
+
+def test_a_benchmark_that_was_not_run_is_named(
+    measured: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measured, "BENCHMARKS", tmp_path)
+    with pytest.raises(ValueError, match=r"few_steps\.json.*run `python -m experiments\.benchmarks few_steps`\.$"):
+        measured.which_solver()
+
+
+def test_the_advice_is_what_was_measured(measured: ModuleType) -> None:
+    """On every mixture, in 8 evaluations or more, it is better than all other rules here and elsewhere."""
+    for name in measured.MIXTURES:
+        curves = [measured._curve(entry) for entry in measured.numbers("few_steps")[name]]
+        for budget in (8, 12, 16, 24, 32, 64):
+            order = 3 if budget <= 16 else 4
+            advised = [c for c in curves if c.name == f"WhitenedAdams(order={order})"]
+            advised = [c for c in advised if c.options == "Angle()" or c.options.startswith("calibrated")]
+            taken = min(c.error(budget) for c in advised)
+            others = min(c.error(budget) for c in curves if not c.name.startswith("WhitenedAdams"))
+            assert taken < others, (name, budget)
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    commands = "".join(re.findall(r"```sh\n(.*?)```", WHICH, re.DOTALL)).splitlines()
+    assert [shlex.split(c)[1] for c in commands] == ["calibrate", "sample"]
+    for command in commands:
+        arguments = shlex.split(command, comments=True)[1:]
+        cli.build_parser()[0].parse_args(named_options.resolve(named_options.with_underscores(arguments)))
+
+
+def test_the_python_of_the_page_draws_fields() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", WHICH, re.DOTALL)
+    basis = physdiff.SpectralBasis(physdiff.Grid(4))
+    reference = physdiff.GaussianField.matern(basis, 0.5)
+    from physdiff.processes.heat import Heat
+
+    path = physdiff.ReferencePath(physdiff.fit_clock(Heat(basis), reference), reference)
+    denoiser = physdiff.GaussianDenoiser(path)
+    names: dict[str, Any] = {"model": SimpleNamespace(sample=lambda n, **s: physdiff.sample(denoiser, n, **s))}
+    exec(compile(code, "which-solver.md", "exec"), names)
+    assert names["fields"].shape == (64, 1, 4)
