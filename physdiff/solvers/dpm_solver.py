@@ -64,7 +64,7 @@ class DPMSolver(Solver):
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
         path = dynamics.path
         here, there = path.at(t), path.at(s)
-        dynamics.remember(t, here.wiener(y) + dynamics.residual(y, t), self.order, _length(there, here))
+        dynamics.remember(t, here.wiener(y) + dynamics.residual(y, t), self.order, log_snr_step(there, here))
         if self.order == 3 and len(dynamics.past) == 2:
             y = y + _start_correction(path, *dynamics.past)
         past = [(e.value, e.length) for e in reversed(dynamics.past) if e.length is not None]
@@ -80,7 +80,7 @@ def _start_correction(path: ReferencePath, first: Evaluation, second: Evaluation
     return path.basis.apply(back.on_clean.to(first.value.device), weight.to(first.value) * (second.value - first.value))
 
 
-def _length(early: PathPoint, late: PathPoint) -> Tensor:
+def log_snr_step(early: PathPoint, late: PathPoint) -> Tensor:
     """h = λ_early − λ_late ≥ 0; infinite where one end has no noise."""
     noisy = (late.noise_variance > 0) & (early.noise_variance > 0)
     ratio = torch.where(noisy, late.noise_variance, torch.inf) / torch.where(noisy, early.noise_variance, 1.0)
@@ -92,12 +92,12 @@ def _carried(answers: list[Tensor], lengths: list[Tensor]) -> Tensor:
     if len(answers) == 1:
         return answers[0]
     now, before = lengths[:2]
-    slope, usable = _ahead(answers[0] - answers[1], now, before)
+    slope, usable = change_ahead(answers[0] - answers[1], now, before)
     second = answers[0] + 0.5 * slope
     if len(answers) == 2:
         return second
     older = lengths[2]
-    earlier, both = _ahead(answers[1] - answers[2], now, older)
+    earlier, both = change_ahead(answers[1] - answers[2], now, older)
     both = both & usable
     step, last, first = (torch.where(both, length, 1.0).to(slope) for length in (now, before, older))
     bend = 2 * step * (slope - earlier) / (last + first)
@@ -106,7 +106,7 @@ def _carried(answers: list[Tensor], lengths: list[Tensor]) -> Tensor:
     return torch.where(both.to(slope.device), third, second)
 
 
-def _ahead(difference: Tensor, now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def change_ahead(difference: Tensor, now: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """What a difference over the length `before` makes over the length `now`, and where that can be trusted."""
     usable = before.isfinite() & now.isfinite() & (now > 0) & (now <= FARTHEST * before)
     ratio = torch.where(usable, now, 0.0) / torch.where(usable, before, 1.0)

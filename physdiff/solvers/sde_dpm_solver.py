@@ -29,7 +29,7 @@ from torch import Tensor
 
 from physdiff.bridge import bridge
 from physdiff.path import PathPoint
-from physdiff.solvers.dpm_solver import _ahead, _length
+from physdiff.solvers.dpm_solver import change_ahead, log_snr_step
 from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
 
 
@@ -76,7 +76,7 @@ class SDEDPMSolver(Solver):
             fresh = here.noise_variance * total_before
             ratio = torch.where(path.reference.support, fresh / (before.noise_variance * total), 0.0)
             change = excess - ratio.to(y) * dynamics.past[0].value
-            slope, _ = _ahead(change, _length(there, here), _length(here, before))
+            slope, _ = change_ahead(change, log_snr_step(there, here), log_snr_step(here, before))
             excess = excess + 0.5 * slope
         back = bridge(path.process, there.time, here.time)
         unknown = self.uncertainty * path.reference.spectrum * here.noise_variance / total
