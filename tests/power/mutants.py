@@ -37,6 +37,7 @@ MIXTURE = f"{LIKELIHOOD}::test_mixture_likelihood_is_the_truth"
 COVERAGE = f"{LIKELIHOOD}::test_hutchinson_intervals_cover_at_their_rate"
 IMPORTANCE, LATTICE = "tests/unit/test_importance.py", "tests/unit/test_lattice.py"
 DETERMINISTIC = "tests/unit/test_deterministic_solvers.py"
+GRIDS = "tests/unit/test_time_grids.py"
 LOOP, SCORING = "tests/unit/test_sampling_loop.py", "tests/end_to_end/test_scoring.py"
 STOCHASTIC = "tests/unit/test_stochastic_solvers.py"
 BOUND, BOUND_EXACT = "tests/unit/test_elbo.py", "tests/unit/test_elbo_exact.py"
@@ -501,6 +502,23 @@ MUTANTS = (
     Mutant("solvers/phase_space_ddim.py", "rate = 0.5 * block.noise[0]", "rate = 1.0 * block.noise[0]",
            "twice the score of the pair",
            ("tests/unit/test_phase_space_ddim.py::test_data_in_one_point_is_exact_in_one_step",)),
+    Mutant("solvers/noise_grids.py", "log_spectrum + 2 * point.log_gain.real - noise.log()",
+           "log_spectrum + point.log_gain.real - noise.log()", "gain for gain² in the SNR",
+           (f"{GRIDS}::test_variance_preserving_has_equal_steps_of_its_log_snr",)),
+    Mutant("solvers/angle_grid.py", "-point.time * point.pull_rate * point.posterior_variance.sqrt()",
+           "-point.time * point.pull_rate * point.posterior_variance", "variance for its root in the angle",
+           (f"{GRIDS}::test_steps_turn_by_equal_angles",)),
+    Mutant("solvers/automatic_grid.py", "(turn / scale) ** (order + 1)", "(turn / scale) ** order",
+           "global for local order", (f"{GRIDS}::test_automatic_steps_have_equal_errors",)),
+    Mutant("solvers/automatic_grid.py", "math.comb(n, i) * found", "found", "Leibniz' rule without its coefficients",
+           (f"{GRIDS}::test_the_model_flow_is_differentiated",)),
+    Mutant("solvers/calibrated_grid.py", "place[i + o] - place[i]", "place[i + 1] - place[i]",
+           "divided differences of neighbours",
+           (f"{GRIDS}::test_divided_differences_of_a_polynomial_are_its_derivative",)),
+    Mutant("solvers/calibrated_grid.py", "0.5 * slope * (now", "-0.5 * slope * (now",
+           "sign of the second order of pilots", (f"{GRIDS}::test_pilots_follow_the_flow_to_second_order",)),
+    Mutant("solvers/calibrated_grid.py", "densities).flip(0), own", "densities), own",
+           "the density backwards", (f"{GRIDS}::test_calibration_lowers_the_error_on_other_starts",)),
 )  # fmt: skip
 
 
