@@ -12,7 +12,7 @@ copyright = "the physdiff authors"
 
 myst_heading_anchors = 3
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generate"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "generated/*.md"]  # the latter are parts of pages
 html_theme = "furo"
 html_title = f"physdiff {version}"
 html_show_sourcelink = False

@@ -41,8 +41,9 @@ CONVERGENCE_CAPTION = (
     "Whitened error of the samples' covariance (root mean square over its entries) against denoiser evaluations, for "
     "Gaussian data whose spectrum differs from the reference's by factors of ⅓ to 3, on six cells under Heat, with "
     "log-spaced times and the last step to the clean field left out. The covariance is carried through the steps "
-    "exactly; nothing is sampled. The other solvers are drawn in grey. This is a test problem: it shows orders, and "
-    "says nothing about which rule is best for your data."
+    "exactly; nothing is sampled. The other solvers are drawn in grey, all with their default settings. This is a test "
+    "problem: it shows orders, and says nothing about which rule is best for your data; "
+    "[Which solver?](../../which-solver.md) does."
 )
 
 
@@ -276,7 +277,7 @@ def _errors(name: str) -> tuple[list[int], list[float]]:
         times = LogSpaced().between(path, steps)
         _, covariance = carried(solver, denoiser, times, start.mean.flatten(), torch.diag(start.variance.flatten()))
         whitened = covariance / (root * root.unsqueeze(1)) - torch.eye(len(root), dtype=torch.float64)
-        evaluations.append(steps * solver.evaluations)
+        evaluations.append(steps * solver.evaluations + solver.start_evaluations)
         errors.append(float(whitened.square().mean().sqrt()))
     return evaluations, errors
 
@@ -285,17 +286,20 @@ def _errors(name: str) -> tuple[list[int], list[float]]:
 def convergence(cls: type[Solver]) -> bytes:
     """Error against evaluations, the other solvers in grey, PNG."""
     figure, axes = half_figure()
-    for name in solvers.classes():
+    for name, other in solvers.classes().items():
+        if other.adaptive:
+            continue
         evaluations, errors = _errors(name)
         mine = name == cls.__name__
         axes.loglog(
-            evaluations, errors, "o-", color="#1f6fb5" if mine else MUTED, markersize=5 if mine else 3,
-            linewidth=2 if mine else 1, zorder=3 if mine else 2,
+            evaluations, errors, "o-", color="#1f6fb5" if mine else MUTED, markersize=5 if mine else 2,
+            linewidth=2 if mine else 0.8, alpha=1.0 if mine else 0.5, zorder=3 if mine else 2,
         )  # fmt: skip
-        axes.annotate(
-            name, (evaluations[-1], errors[-1]), xytext=(6, 0), textcoords="offset points", va="center",
-            color="#1f6fb5" if mine else MUTED, fontsize=10, annotation_clip=False,
-        )  # fmt: skip
+        if mine:
+            axes.annotate(
+                name, (evaluations[-1], errors[-1]), xytext=(6, 0), textcoords="offset points", va="center",
+                color="#1f6fb5", fontsize=10, annotation_clip=False,
+            )  # fmt: skip
     axes.set(xlabel="denoiser evaluations", ylabel="whitened covariance error")
     axes.grid(color=RULE, linewidth=0.6)
     return png(figure, dpi=110)

@@ -1,7 +1,8 @@
 """Pages of what is registered: each process and each solver, from its own docstrings and its own formulas.
 
 A Sphinx extension. It runs before the sources are read and writes `generated/`, so that a new file in
-`physdiff/processes` or `physdiff/solvers` has a page, with a figure, without an edit here.
+`physdiff/processes` or `physdiff/solvers` has a page, with a figure, without an edit here. What was measured
+(`measured.py`) is written there as well.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import drawing
+import measured
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -27,6 +30,8 @@ from physdiff.solvers import Solver, solvers
 HERE = Path(__file__).parent
 GIVEN_BY_THE_TOOLKIT = ("basis", "clock")
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
+INCLUDED = ("which_solver", "coverage")  # by pages, from `measured`
+NAMED = {"True": "yes", "False": "no", "None": "none"}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -49,6 +54,11 @@ def write_pages(app: Sphinx) -> None:
             old.unlink()
         for path, members in files.items():
             _write(path, page(members, path))
+    try:
+        for name in INCLUDED:
+            _write(HERE / "generated" / f"{name}.md", getattr(measured, name)())
+    except ValueError as error:
+        raise ExtensionError(str(error)) from None
 
 
 def _by_file(classes: dict[str, type], kind: str) -> dict[Path, list[type]]:
@@ -128,20 +138,36 @@ def solver_page(members: list[type[Solver]], path: Path) -> str:
     for cls in members:
         summary, settings, rest = read_docstring(cls)
         parts += _heading(cls, summary)
-        declared = [
-            ("order of convergence", cls.order),
-            ("evaluations of the denoiser per step", cls.evaluations),
-            ("draws noise", "yes" if cls.stochastic else "no"),
-            ("exact on Gaussian data in any number of steps", "yes" if cls.exact_on_gaussian else "no"),
-        ]
-        parts += ["**Declared, and held to by the laws**", _table(("", ""), declared)]
+        head = ("", *(f"`{rule!r}`" for rule in cls.examples()))
+        parts += ["**Declared, and held to by the laws**", _table(head, _declared(cls))]
         rows = [(f"`{f.name}`", f"`{f.default!r}`", settings.get(f.name, "")) for f in fields(cls)]
         parts += ["**Settings**", _table(("name", "default", "meaning"), rows)] if rows else []
         parts += rest
+        if cls.adaptive:
+            continue
         figure = path.with_name(f"{path.stem}_{cls.__name__}.png")
         figure.write_bytes(drawing.convergence(cls))
         parts += [f"![{cls.__name__}: error against evaluations]({figure.name})", drawing.CONVERGENCE_CAPTION]
     return "\n\n".join([*parts, *_code(members[0], path)]) + "\n"
+
+
+def _declared(cls: type[Solver]) -> list[tuple[str, ...]]:
+    """What a rule says of itself, with each of the settings that the laws try."""
+    rules = cls.examples()
+
+    def row(words: str, of: Callable[[Solver], object]) -> tuple[str, ...]:
+        said = (of(rule) for rule in rules)
+        return (words, *(NAMED.get(repr(x), repr(x)) for x in said))
+
+    return [
+        row("order of convergence", lambda rule: rule.order),
+        row("evaluations of the denoiser per step", lambda rule: rule.evaluations),
+        row("draws noise", lambda rule: rule.stochastic),
+        row("exact on Gaussian data in any number of steps", lambda rule: rule.exact_on_gaussian),
+        row("uses earlier steps", lambda rule: rule.multistep),
+        row("takes steps of its own, to a tolerance", lambda rule: rule.adaptive),
+        row("runs under simulated processes", lambda rule: rule.any_process),
+    ]
 
 
 def _opening(cls: type) -> list[str]:

@@ -113,6 +113,12 @@ def test_the_command_lines_words_are_those_that_are_explained() -> None:
     assert re.sub(rf"\+?{NUMBER}", "#", said) == re.sub(rf"\+?{NUMBER}", "#", " ".join(shown.split()))
 
 
+def test_the_table_of_error_bars_has_every_measurement(measured: ModuleType) -> None:
+    text = measured.coverage()
+    for entry in measured.numbers("coverage")["rows"]:
+        assert f"| {entry['probes']} | {entry['spread']:.3f} | {entry['stated']:.3f} |" in text
+
+
 # ---- Which solver?
 
 
