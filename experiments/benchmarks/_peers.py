@@ -110,10 +110,10 @@ def _azula() -> list[Peer]:
     return [*found, heun]
 
 
-# ---- diffusers: a table of 1000 β, of which steps pick some
+# ---- diffusers: a table of β, of which steps pick some
 
 
-TABLE = 1000
+TABLE = 1536  # divisible by all numbers of steps: DDIM here finds its next level by division
 
 
 def _diffusers() -> list[Peer]:

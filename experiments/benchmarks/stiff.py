@@ -25,7 +25,7 @@ from physdiff.solvers import ReverseDynamics, Solver, TimeGrid, solvers, time_gr
 
 HERE = Path(__file__).parent
 STIFFNESS = (10, 100, 1000)
-STEPS = (8, 16, 32, 64, 128)
+STEPS = (8, 16, 32, 64, 128, 256)
 
 
 def measure() -> str:

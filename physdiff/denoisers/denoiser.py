@@ -53,9 +53,13 @@ class Denoiser(PosteriorMean):
         self.calibration: Calibration | None = None
 
     def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        if self.calibration is None:
+            raise ValueError(
+                "what this model does not know was not measured, so it has no learned variance: run "
+                '`physdiff calibrate` or set denoiser.calibration, or take variance = "reference".'
+            )
         point = self.path.at(t)
-        ratio = 1.0 if self.calibration is None else self.calibration.at(point.time)
-        return (ratio * point.posterior_variance).to(modes).expand_as(modes)
+        return (self.calibration.at(point.time) * point.posterior_variance).to(modes).expand_as(modes)
 
     def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         point = self.path.at(t)

@@ -3,7 +3,7 @@
     >>> print(physdiff.laws.check(MyProcess))
 
 A law measures a number and holds it to a limit. The cases are small grids of one to three dimensions, odd and even,
-under every boundary; default and other settings; fitted and linear clocks; and every solver on the process.
+under every boundary; default and other settings; fitted and linear clocks; and, on the process, the solvers that tell.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def check(
     data: GaussianField | None = None,
     progress: bool = False,
 ) -> Report:
-    """Examine a noising physics by every law of processes, and every solver on it.
+    """Examine a noising physics by every law of processes, and the solvers that tell on it.
 
     Args:
         process: A class, which is examined with default and other settings on small grids of every kind; or one
@@ -126,7 +126,7 @@ def _report(
     findings += _examined("phase space", [c for c in cases if isinstance(c.process, PhaseSpaceProcess)], progress)
     if data is not None:
         findings.append(_on_data(process, data))
-    findings += _examined("solver on process", list(pair_cases(cases)), progress)
+    findings += _examined("solver on process", list(pair_cases(cases, telling=True)), progress)
     return Report(name, tuple(findings), tuple(refused))
 
 

@@ -322,16 +322,26 @@ def solver_cases(cls: type[Solver]) -> Iterator[SolverCase]:
             yield SolverCase(solver, clocked, f"{solver!r}, {character} symbols")
 
 
-def pair_cases(cases: Iterable[ProcessCase]) -> Iterator[SolverCase]:
-    """Every registered solver that allows it on a process, on its first line and its first plane or more."""
+# What a physics does to step rules shows on these: plain and in whitened coordinates, one step and several, with noise.
+TELLING = ("Heun", "ReferenceSplitting", "WhitenedAdams", "Ancestral", "SDEDPMSolver")
+
+
+def pair_cases(cases: Iterable[ProcessCase], telling: bool = False) -> Iterator[SolverCase]:
+    """Every registered solver that allows it on a process, on its first line and its first plane or more.
+
+    Args:
+        cases: Of the process.
+        telling: Whether to take only the solvers by which a physics is judged, and those of users.
+    """
     default = [case for case in cases if case.is_default and not case.unfit]
     solved = bool(default) and is_solved(type(default[0].process))
     for many in (False, True) if solved else (False,):
         for case in [c for c in default if (c.process.basis.grid.ndim > 1) is many][:1]:
             process = remembered(_from_a_tenth(case))
-            for cls in solvers.classes().values():
+            for name, cls in solvers.classes().items():
                 solver = cls()
-                if allows(solver, process):
+                own = not cls.__module__.startswith("physdiff.")
+                if allows(solver, process) and (not telling or own or name in TELLING):
                     yield SolverCase(solver, process, str(case))
 
 

@@ -69,7 +69,7 @@ class WhitenedAdams(Solver):
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
-        return cls(2), cls(3), cls(4)
+        return cls(2), cls(3), cls(4), cls(5)
 
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
         way = coordinate_of(dynamics)

@@ -11,7 +11,7 @@ from torch import Tensor
 from physdiff.basis import Basis
 from physdiff.trace.estimator import Products, TraceEstimator, Velocity, dot
 
-VALUES = 2**20  # of the vectors that go through the network together
+VALUES = {"cpu": 2**16, "cuda": 2**22}  # of the vectors that go through the network together: what caches, memory hold
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class ExactTrace(TraceEstimator):
     """Σ_k e_kᵀ J e_k over the modes of the support; for small fields, in any number of dimensions.
 
     Attributes:
-        chunk: Modes that go backwards through the network together; None for as many as keep the vectors of a batch
-            below 2²⁰ values. Memory grows with it.
+        chunk: Modes that go backwards through the network together; None for as many as have 2¹⁶ values in all
+            (2²² on a GPU). Memory grows with it.
     """
 
     chunk: int | None = None
@@ -41,10 +41,10 @@ class ExactTrace(TraceEstimator):
         return torch.zeros((len(seeds), 0, *support.shape), dtype=torch.float64)
 
     def divergence(self, products: Products, probes: Tensor, support: Tensor) -> Tensor:
-        samples = len(probes)
+        samples, most = len(probes), VALUES.get(probes.device.type, VALUES["cpu"])
         live = support.flatten().nonzero().flatten()
         total = torch.zeros(samples, dtype=probes.dtype, device=probes.device)
-        for some in live.split(self.chunk or max(1, VALUES // (samples * support.numel()))):
+        for some in live.split(self.chunk or max(1, most // (samples * support.numel()))):
             units = torch.zeros(len(some), support.numel(), dtype=probes.dtype, device=probes.device)
             units[torch.arange(len(some)), some.to(units.device)] = 1.0
             units = units.reshape(len(some), 1, *support.shape).expand(-1, samples, *support.shape)

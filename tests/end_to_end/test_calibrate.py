@@ -1,4 +1,4 @@
-"""`physdiff calibrate`: stored whole or not at all, used by `physdiff sample`, and gone when training writes the model anew."""
+"""`physdiff calibrate`: stored with the model, used by `physdiff sample`, gone when training writes the model anew."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ LAYERS = (
     ("clock_fit", "description", "actions"),
     ("denoisers", "networks"),
     ("objectives", "trace", "solvers", "integrate"),
+    ("multistep",),
     ("reference_angle", "probability_flow", "estimate"),
     ("scored", "transport"),
     ("flow_ends",),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from physdiff.basis import SpectralBasis
 from physdiff.clock_fit import fit_clock
+from physdiff.decoding import decode
 from physdiff.denoisers import Denoiser, GaussianScore, MixtureDenoiser
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
@@ -53,8 +54,12 @@ PROCESSES = [
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("method", ["rk45", "dop853"])
-@pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(3), HutchPlusPlus(6)], ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize(
+    ("method", "trace"),
+    [("adams", ExactTrace()), ("adams", Hutchinson(2)), ("rk45", Hutchinson(2)), ("dop853", ExactTrace()),
+     ("adams", HutchPlusPlus(6))],
+    ids=str,
+)  # fmt: skip
 def test_a_field_does_not_know_its_batch_mates(process: LinearProcess, method: str, trace: TraceEstimator) -> None:
     """Alone, beside easy fields (their component's mean) and beside hard ones (far out, between components)."""
     law = mixture(process)
@@ -63,13 +68,12 @@ def test_a_field_does_not_know_its_batch_mates(process: LinearProcess, method: s
     hard = law.path.basis.inverse(law.means.mean(0) + 1.5 * (law.means - law.means.mean(0)))
     settings: dict[str, Any] = {"scored": "state", "method": method, "trace": trace, "rtol": 1e-4, "atol": 1e-4}
     alone = log_likelihood(law, x, **settings)
-    for mates in (easy, hard, torch.cat([hard, easy])):
-        for chunk in (64, 2):
-            found = log_likelihood(law, torch.cat([x, mates]), chunk=chunk, **settings)
-            torch.testing.assert_close(found.log_prob[:1], alone.log_prob, rtol=0, atol=1e-11)
-            torch.testing.assert_close(found.latent[:1], alone.latent, rtol=0, atol=1e-11)
-            torch.testing.assert_close(found.standard_error[:1], alone.standard_error, rtol=0, atol=1e-11)
-            assert int(found.evaluations_per_field[0]) == alone.evaluations
+    for mates, chunk in ((easy, 64), (hard, 64), (torch.cat([hard, easy]), 2)):
+        found = log_likelihood(law, torch.cat([x, mates]), chunk=chunk, **settings)
+        torch.testing.assert_close(found.log_prob[:1], alone.log_prob, rtol=0, atol=1e-10)
+        torch.testing.assert_close(found.latent[:1], alone.latent, rtol=0, atol=1e-10)
+        torch.testing.assert_close(found.standard_error[:1], alone.standard_error, rtol=0, atol=1e-10)
+        assert int(found.evaluations_per_field[0]) == alone.evaluations
     assert found.evaluations == int(found.evaluations_per_field.max())
 
 
@@ -78,12 +82,12 @@ def test_what_the_joint_error_norm_does() -> None:
     law = mixture(VariancePreserving(plane()))
     x = states(law, 6)
     found = {}
-    for method in ("rk45", "dopri5"):
+    for method in ("adams", "dopri5"):
         settings: dict[str, Any] = {"scored": "state", "method": method, "rtol": 1e-4, "atol": 1e-4}
         whole, alone = log_likelihood(law, x, **settings), log_likelihood(law, x[:1], **settings)
         found[method] = float((whole.log_prob[0] - alone.log_prob[0]).abs())
     print(found)
-    assert found["rk45"] < 1e-11 and found["dopri5"] > 1e-6
+    assert found["adams"] < 1e-10 and found["dopri5"] > 1e-6
 
 
 def test_a_simulated_process_is_scored_per_field_too() -> None:
@@ -93,16 +97,16 @@ def test_a_simulated_process_is_scored_per_field_too() -> None:
     generator = torch.Generator().manual_seed(3)
     path = SimulatedPath.measure(process, reference, reference.sample(64, generator), 0.1, generator)
     model, x = GaussianScore(path), path.law(0.1).sample(3, generator)
-    settings: dict[str, Any] = {"scored": "state", "rtol": 1e-4, "atol": 1e-4}
+    settings: dict[str, Any] = {"scored": "state", "rtol": 1e-5, "atol": 1e-5}
     whole, alone = log_likelihood(model, x, **settings), log_likelihood(model, x[2:], **settings)
     torch.testing.assert_close(whole.log_prob[2:], alone.log_prob, rtol=0, atol=1e-10)
-    fine = log_likelihood(model, x, scored="state", method="rk4", steps=256)
+    fine = log_likelihood(model, x, scored="state", method="rk4", steps=128)
     error = float((whole.log_prob - fine.log_prob).abs().max())
-    print(f"error {error:.1e} nats")
+    print(f"error {error:.1e} nats, {whole.evaluations} evaluations")
     assert error < 3e-3
 
 
-@pytest.mark.parametrize("method", ["dop853", "dopri8", "bosh3", "fehlberg2", "explicit_adams", "implicit_adams"])
+@pytest.mark.parametrize("method", ["rk45", "dop853", "dopri8", "bosh3", "explicit_adams", "implicit_adams"])
 def test_other_methods_agree(method: str) -> None:
     law = mixture(VariancePreserving(plane()))
     x = states(law, 2)
@@ -111,14 +115,14 @@ def test_other_methods_agree(method: str) -> None:
     found = log_likelihood(law, x, method=method, steps=128, **settings).log_prob
     error = float((found - truth).abs().max())
     print(f"{method}: error {error:.1e} nats")
-    assert error < 1e-3  # measured up to 3e-4 (bosh3)
+    assert error < 1e-3  # measured up to 3e-4
 
 
 # ---- evaluations
 
 
 def test_a_third_of_the_evaluations_of_score_sde() -> None:
-    """To 10⁻³ nats on 64 modes; score_sde's recipe on this law took 170 (experiments/benchmarks has it side by side)."""
+    """To 10⁻³ nats on 64 modes, where score_sde's recipe takes 188 (experiments/benchmarks has them side by side)."""
     basis = SpectralBasis(Grid((8, 8)))
     g = torch.Generator().manual_seed(1)
     means = 0.9 * torch.randn(8, 1, 8, 8, generator=g, dtype=torch.float64)
@@ -129,13 +133,11 @@ def test_a_third_of_the_evaluations_of_score_sde() -> None:
     law = MixtureDenoiser(path, weights, means, spectra)
     x = states(law, 6)
     truth = law.log_prob(basis.forward(x), path.t_min)
-    found = log_likelihood(
-        law, x, scored="state", rtol=3e-5, atol=3e-5, terminal=lambda y: law.log_prob(y, 1.0)
-    )  # fmt: skip
+    found = log_likelihood(law, x, scored="state", terminal=lambda y: law.log_prob(y, 1.0))
     error = float((found.log_prob - truth).square().mean().sqrt())
     evaluations = float(found.evaluations_per_field.double().mean())
     print(f"{error:.1e} nats at {evaluations:.0f} evaluations")
-    assert error < 2e-3 and evaluations < 80
+    assert error < 1.5e-3 and evaluations < 60
 
 
 # ---- derivatives
@@ -168,7 +170,31 @@ class Bent(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         rolled = x + 0.5 * x.roll(1, -1) + 0.3 * x.roll(1, -2)
-        return self.size * torch.tanh(self.slope * rolled + t.reshape(-1, 1, 1, 1))
+        shift = t.reshape(-1, 1, 1, 1) if condition is None else condition
+        return self.size * torch.tanh(self.slope * rolled + shift)
+
+
+@pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(4, target=0.6, most=16)], ids=lambda t: type(t).__name__)
+def test_every_field_keeps_its_own_condition(trace: TraceEstimator) -> None:
+    """Where fields arrive one after the other, and where some need more probes than others; there and back."""
+    law = smooth_reference(plane())
+    model = Denoiser(Bent(), ReferencePath(fit_clock(Heat(law.basis), law), law, 0.2))
+    x = law.sample(5, torch.Generator().manual_seed(9)) * torch.tensor([0.1, 3, 1, 5, 1]).reshape(5, 1, 1, 1)
+    condition = torch.tensor([-3.0, 0.0, 1.0, 0.3, -1.0], dtype=torch.float64).reshape(5, 1, 1, 1).expand(5, 1, 3, 4)
+    settings: dict[str, Any] = {"trace": trace, "rtol": 1e-5, "atol": 1e-5}
+    whole = log_likelihood(model, x, condition=condition, **settings)
+    decoded = decode(model, whole.latent, condition=condition, **settings)
+    assert whole.evaluations_per_field.unique().numel() > 1
+    for i in range(5):
+        here = slice(i, i + 1)
+        alone = log_likelihood(model, x[here], condition=condition[here], first=i, **settings)
+        torch.testing.assert_close(whole.log_prob[here], alone.log_prob, rtol=0, atol=1e-10)
+        torch.testing.assert_close(whole.latent[here], alone.latent, rtol=0, atol=1e-10)
+        torch.testing.assert_close(whole.probes_per_field[here], alone.probes_per_field)
+    torch.testing.assert_close(decoded.fields, x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(decoded.log_prob, whole.log_prob, rtol=0, atol=3e-3)
+    if isinstance(trace, Hutchinson):
+        assert whole.probes_per_field.unique().numel() > 1
 
 
 @pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(2)], ids=lambda t: type(t).__name__)

@@ -1,13 +1,14 @@
 r"""What becomes of a log-density when the grid of one field is refined.
 
 A field of continuous space has no density. Under a law with the covariance of a stochastic PDE, log p per cell goes to
-−∞ or ∞ with the weakest mode. Relative to a Gaussian with that covariance a density does exist where laws are equivalent:
+−∞ or ∞ with the weakest mode. Relative to a Gaussian with that covariance there is a density where laws are equivalent:
 a mixture of N(μ_j, c) with means in the Cameron-Martin space, Σ μ_jk²/c_k < ∞ (Kakutani; Feldman and Hájek).
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -66,10 +67,10 @@ def test_relative_to_the_reference_converges_and_per_cell_does_not() -> None:
         relative.append(float(found.relative_to_reference))
         per_dimension.append(float(found.per_dimension))
         evaluations.append(found.evaluations)
-    steps = [abs(b - a) for a, b in zip(relative, relative[1:], strict=False)]
+    steps = [abs(b - a) for a, b in pairwise(relative)]
     assert abs(relative[-1]) > 0.5  # there is something to explain
     assert steps[2] < 0.7 * steps[1] < 0.7 * steps[0] and steps[2] < 0.1
     # −½ log c grows by ½·3·log 2 less ½ log 2 a doubling: by about 0.7 nats per cell, for ever.
-    rises = [b - a for a, b in zip(per_dimension, per_dimension[1:], strict=False)]
+    rises = [b - a for a, b in pairwise(per_dimension)]
     assert min(rises) > 0.2
     assert max(evaluations) < 1.5 * min(evaluations)
