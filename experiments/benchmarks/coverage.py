@@ -3,7 +3,8 @@
 Three models: a U-Net with random weights, whose residual has many comparable directions, and exact scores of mixtures
 of sixteen and of three Gaussians, whose residual has few: where two components compete, one. The integration is the
 same for all (fourth order, fixed steps), and the truth is the exact trace of it: what is left is the probes' error
-alone. An interval covers if the truth is in it; with 1,000 repeats a rate is known to ±1.4 % at 95 % (two standard errors).
+alone. An interval covers if the truth is in it; with 1,000 repeats a rate is known to ±1.4 % at 95 % (two standard
+errors).
 """
 
 from __future__ import annotations

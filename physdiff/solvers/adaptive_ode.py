@@ -25,6 +25,7 @@ from torchdiffeq._impl.rk_common import RKAdaptiveStepsizeODESolver
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
 from physdiff.registry import nearest
+from physdiff.settings import is_whole
 from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
 
 FIRST = 1 / 32  # of the way: the first step. The method's own guess is as long as the state is slow.
@@ -59,8 +60,8 @@ class AdaptiveODE(Solver):
         for name in ("rtol", "atol"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"AdaptiveODE: '{name}' must be positive and finite; got {getattr(self, name)}.")
-        if self.steps < 1:
-            raise ValueError(f"AdaptiveODE: 'steps' must be at least 1; got {self.steps}.")
+        if not is_whole(self.steps, 1):
+            raise ValueError(f"AdaptiveODE: 'steps' must be a whole number, at least 1; got {self.steps!r}.")
 
     @property
     def order(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]  # here a matter of settings

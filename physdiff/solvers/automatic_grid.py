@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from physdiff.path import PathPoint
+from physdiff.settings import is_whole
 from physdiff.solvers.angle_grid import mode_weights, require_angles, root_mean_square_turn, turn_rate
 from physdiff.solvers.equal_shares import along, equal_areas, nodes_over
 from physdiff.solvers.time_grid import Path, TimeGrid, time_grids
@@ -44,7 +45,7 @@ class Automatic(TimeGrid):
     order: int = 2
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3, 4):
+        if not is_whole(self.order, 1) or self.order > 4:
             raise ValueError(f"Automatic: 'order' must be 1, 2, 3 or 4; got {self.order}.")
 
     def between(self, path: Path, intervals: int) -> Tensor:

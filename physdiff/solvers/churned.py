@@ -67,7 +67,8 @@ class ChurnedHeun(Solver):
                 f"ChurnedHeun: 0 ≤ earliest ≤ latest ≤ 1 must hold; got earliest = {self.earliest}, "
                 f"latest = {self.latest}."
             )
-        if self.rule.stochastic or self.rule.multistep or self.rule.adaptive:
+        flow = isinstance(self.rule, Solver) and not self.rule.stochastic
+        if not flow or self.rule.multistep or self.rule.adaptive:
             raise ValueError(
                 f"ChurnedHeun: 'rule' must be a single step of the probability flow, such as ReferenceSplitting(); got "
                 f"{self.rule!r}."

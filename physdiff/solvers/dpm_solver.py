@@ -30,6 +30,7 @@ from torch import Tensor
 
 from physdiff.bridge import bridge
 from physdiff.path import PathPoint, ReferencePath
+from physdiff.settings import is_whole
 from physdiff.solvers.solver import Evaluation, Noise, ReverseDynamics, Solver, solvers
 
 SHORT = 0.05  # length of a step below which series replace what cancels
@@ -54,7 +55,7 @@ class DPMSolver(Solver):
     multistep: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 3):
+        if not is_whole(self.order, 2) or self.order > 3:
             raise ValueError(f"DPMSolver: 'order' must be 2 or 3; got {self.order}.")
 
     @classmethod

@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
+from physdiff.settings import is_whole
 from physdiff.solvers.ancestral import Ancestral
 from physdiff.solvers.euler_maruyama import EulerMaruyama
 from physdiff.solvers.langevin import langevin_step
@@ -46,7 +47,7 @@ class PredictorCorrector(Solver):
 
     def __post_init__(self) -> None:
         require_langevin(self, self.corrections, self.step_size)
-        if self.predictor.multistep or self.predictor.adaptive:
+        if not isinstance(self.predictor, Solver) or self.predictor.multistep or self.predictor.adaptive:
             raise ValueError(
                 f"PredictorCorrector: 'predictor' must be a rule of single steps, such as Ancestral(); got "
                 f"{self.predictor!r}."
@@ -77,7 +78,7 @@ class PredictorCorrector(Solver):
 def require_langevin(rule: Solver, corrections: int, step_size: float | None) -> None:
     """Raise unless there is a Langevin step, and its size is one at which it is stable."""
     name = type(rule).__name__
-    if corrections < 1:
-        raise ValueError(f"{name}: 'corrections' must be at least 1; got {corrections}.")
+    if not is_whole(corrections, 1):
+        raise ValueError(f"{name}: 'corrections' must be a whole number, at least 1; got {corrections!r}.")
     if step_size is not None and not (math.isfinite(step_size) and 0 < step_size <= 1):
         raise ValueError(f"{name}: 'step_size' must lie in (0, 1]; got {step_size}.")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
+from physdiff.settings import is_whole
 from physdiff.solvers.memory import device_of, fitting_chunk
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.solver import ReverseDynamics, Solver
@@ -65,8 +66,9 @@ def sample(
         Fields in the model's units, shape (n, channels, *grid), of type `dtype`, on the CPU.
 
     Raises:
-        ValueError: n, steps or chunk is below 1; seed is outside [0, 2⁶³); dtype or the condition's length is another;
-            the memory limit does not hold one sample; the solver is for linear processes only, and this is none.
+        ValueError: n, steps or chunk is no whole number or below 1; seed is outside [0, 2⁶³); dtype or the condition's
+            length is another; the memory limit does not hold one sample; the solver is for linear processes only, and
+            this is none.
         MemoryError: the accelerator has no room for one sample.
         FloatingPointError: a sample is not finite.
     """
@@ -144,8 +146,8 @@ def _check(
 ) -> None:
     if isinstance(chunk, str) and chunk != "auto":
         raise ValueError(f"chunk must be a number of samples or 'auto'; got '{chunk}'.")
-    if n < 1 or (isinstance(chunk, int) and chunk < 1):
-        raise ValueError(f"n and chunk must be at least 1; got n = {n}, chunk = {chunk}.")
+    if not is_whole(n, 1) or not (chunk == "auto" or is_whole(chunk, 1)):
+        raise ValueError(f"n and chunk must be whole numbers, at least 1; got n = {n!r}, chunk = {chunk!r}.")
     if dtype not in STATE_TYPES:
         raise ValueError(f"dtype must be torch.float64 or torch.float32, of the state; got {dtype}.")
     require_seed(seed)

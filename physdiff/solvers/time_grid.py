@@ -10,6 +10,7 @@ from torch import Tensor
 
 from physdiff.path import ReferencePath
 from physdiff.registry import Registry
+from physdiff.settings import is_whole
 from physdiff.simulated_path import SimulatedPath
 
 Path = ReferencePath | SimulatedPath
@@ -27,8 +28,8 @@ class TimeGrid(ABC):
 
     def times(self, path: Path, steps: int) -> Tensor:
         """Decreasing times of a sample, shape (steps + 1,): from 1 to t_min, and a last step to 0."""
-        if steps < 1:
-            raise ValueError(f"a sample needs at least 1 step; got {steps}.")
+        if not is_whole(steps, 1):
+            raise ValueError(f"a sample needs a whole number of steps, at least 1; got {steps!r}.")
         end = torch.zeros(1, dtype=torch.float64)
         if steps == 1:
             return torch.cat([torch.ones(1, dtype=torch.float64), end])
@@ -47,7 +48,7 @@ class Uniform(TimeGrid):
 @time_grids.register
 @dataclass(frozen=True)
 class LogSpaced(TimeGrid):
-    """Equal steps of log τ: equal ratios of the noise level. The default."""
+    """Equal steps of log τ: equal ratios of the noise level."""
 
     def between(self, path: Path, intervals: int) -> Tensor:
         first, last = (path.clock.time(torch.tensor(t, dtype=torch.float64)).log() for t in (1.0, path.t_min))

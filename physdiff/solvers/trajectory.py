@@ -5,7 +5,7 @@
     trajectory.times       # 1.0, then every fourth time, and 0.0
     trajectory.fields[-1]  # x itself
 
-Fields are in the model's units, as those of `sample`.
+Fields are in the model's units, as those of `sample`. A second `sample` on the same times adds its samples to these.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Trajectory:
         self._basis = basis
         self._every = every
         self._chunks: list[list[tuple[float, Tensor]]] = []
+        self._times: list[float] = []  # of all steps of the first chunk
         self._step = 0
 
     def __call__(self, t: Tensor, modes: Tensor) -> None:
@@ -41,6 +42,9 @@ class Trajectory:
         Args:
             t: Its time, shape (); one that is not earlier than the last begins the next chunk of samples.
             modes: The state, shape (batch, channels, *grid).
+
+        Raises:
+            ValueError: the first chunk of samples was not at this time after so many steps.
         """
         if not self._chunks or float(t) >= self._chunks[-1][-1][0]:
             if self._chunks and self._chunks[-1][-1][0] > 0:  # memory ran out, and a smaller chunk is tried
@@ -48,6 +52,14 @@ class Trajectory:
             self._chunks.append([])
             self._step = 0
         chunk = self._chunks[-1]
+        if len(self._chunks) == 1:
+            self._times[self._step :] = [float(t)]
+        elif self._times[self._step : self._step + 1] != [float(t)]:
+            self._chunks.pop()
+            raise ValueError(
+                f"this trajectory is of a run on other times, of {len(self._times) - 1} steps: take a new Trajectory "
+                f"for each run; got t = {float(t):.6g} after {self._step} steps."
+            )
         if chunk and (self._step - 1) % self._every != 0:  # it was the end so far
             chunk.pop()
         chunk.append((float(t), self._basis.inverse(modes).cpu()))

@@ -29,6 +29,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from physdiff.settings import is_whole
 from physdiff.solvers.adams import adams_weights
 from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
 from physdiff.solvers.whitened_coordinates import coordinate_of
@@ -59,7 +60,7 @@ class WhitenedAdams(Solver):
     multistep: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 3, 4, 5):
+        if not is_whole(self.order, 2) or self.order > 5:
             raise ValueError(f"WhitenedAdams: 'order' must be 2, 3, 4 or 5; got {self.order}.")
 
     @property

@@ -38,6 +38,7 @@ COVERAGE = f"{LIKELIHOOD}::test_hutchinson_intervals_cover_at_their_rate"
 IMPORTANCE, LATTICE = "tests/unit/test_importance.py", "tests/unit/test_lattice.py"
 DETERMINISTIC = "tests/unit/test_deterministic_solvers.py"
 GRIDS = "tests/unit/test_time_grids.py"
+INTEGRATE = "tests/unit/test_integrate.py"
 LOOP, SCORING = "tests/unit/test_sampling_loop.py", "tests/end_to_end/test_scoring.py"
 STOCHASTIC = "tests/unit/test_stochastic_solvers.py"
 BOUND, BOUND_EXACT = "tests/unit/test_elbo.py", "tests/unit/test_elbo_exact.py"
@@ -272,15 +273,17 @@ MUTANTS = (
            'keyed_generator(self.seed, "sample", i - members.start)', "noise keyed by the place in the chunk",
            (f"{LOOP}::test_a_sample_is_the_same_in_any_batch",)),
     # ---- trace, likelihood
-    Mutant("trace.py", "(2 * torch.stack(draws) - 1)", "torch.stack(draws)",
+    Mutant("trace/estimator.py", "2 * torch.stack(drawn) - 1", "torch.stack(drawn)",
            "probes 0 or 1 instead of ±1", (COVERAGE,)),
-    Mutant("likelihood.py", "per_probe.std(1) / math.sqrt(probes)", "per_probe.std(1) / probes",
+    Mutant("estimate.py", "columns.std(1) / math.sqrt(columns.shape[1])", "columns.std(1) / columns.shape[1]",
            "error bar shrinks with K for √K", (COVERAGE,)),
     Mutant("likelihood.py", "unsqueeze(1) + divergence.cpu()", "unsqueeze(1) - divergence.cpu()",
            "sign of the divergence", (MIXTURE,)),
-    Mutant("likelihood.py", "0.5 * (at_end.log_det - at_start.log_det)", "0.5 * (at_start.log_det - at_end.log_det)",
+    Mutant("flow_ends.py", "0.5 * (self.law_at_end.log_det - self.law_at_start.log_det)",
+           "0.5 * (self.law_at_start.log_det - self.law_at_end.log_det)",
            "sign of the log-determinants", (MIXTURE,)),
-    Mutant("likelihood.py", "0.5 * (at_end.log_det - at_start.log_det) + log_volume", "log_volume",
+    Mutant("flow_ends.py", "self.constant = 0.5 * (self.law_at_end.log_det - self.law_at_start.log_det)",
+           "self.constant = 0.0",
            "log-determinants missing", (MIXTURE,)),
     Mutant("denoisers/posterior_mean.py", "(time * point.pull_rate)", "point.pull_rate",
            "dτ for d log τ", (MIXTURE,)),
@@ -289,9 +292,7 @@ MUTANTS = (
     Mutant("path.py", "deviation + point.noise_variance.sqrt() * noise", "deviation + point.noise_variance * noise",
            "variance for deviation in the noise that is scored",
            (f"{LIKELIHOOD}::test_noised_fields_have_the_noise_of_t_min",)),
-    Mutant("likelihood.py", "(log_terminal + constant)", "(log_terminal - constant)",
-           "sign of all determinants", laws("Heat-gaussian likelihood is exact")),
-    Mutant("likelihood.py", "log_terminal = terminal(modes)", "log_terminal = terminal(latent.cpu())",
+    Mutant("flow_ends.py", "return self.terminal(modes)", "return self.terminal(latent.cpu())",
            "terminal law of the whitened state", (MIXTURE,)),
     # ---- graphs, spheres
     Mutant("bases/graph.py", "sparse.diags_array(self.volumes**-0.5)", "sparse.diags_array(self.volumes**-1.0)",
@@ -519,6 +520,27 @@ MUTANTS = (
            "sign of the second order of pilots", (f"{GRIDS}::test_pilots_follow_the_flow_to_second_order",)),
     Mutant("solvers/calibrated_grid.py", "densities).flip(0), own", "densities), own",
            "the density backwards", (f"{GRIDS}::test_calibration_lowers_the_error_on_other_starts",)),
+    Mutant("likelihood.py", "ends.log_terminal(latent) + ends.constant", "ends.log_terminal(latent) - ends.constant",
+           "sign of all determinants", laws("Heat-gaussian likelihood is exact")),
+    Mutant("multistep.py", "product * (0.5 * WEIGHTS)", "product * WEIGHTS",
+           "Gauss' weights of an interval of length 2",
+           (f"{INTEGRATE}::test_adams_is_exact_where_f_is_a_polynomial_of_its_order",)),
+    Mutant("integrate.py", "taken = error <= 1  # false where it is not a number",
+           "taken = (error <= 1).all().expand_as(error)", "one verdict for a batch",
+           (f"{INTEGRATE}::test_a_row_is_the_same_in_any_company",)),
+    Mutant("transport.py", "return speed.to(state).unsqueeze(1) * torch", "return torch", "dlog τ for the angle",
+           (MIXTURE,)),
+    Mutant("trace/estimator.py", "z, d * e, graph) / d", "z, d * e, graph)", "balanced on one side only",
+           ("tests/unit/test_traces.py::test_balanced_products_see_a_symmetric_jacobian",)),
+    Mutant("estimate.py", "error / blocks.sqrt()", "error / blocks", "error of the second stage falls as 1/K",
+           ("tests/unit/test_traces.py::test_two_stages_reach_the_target_and_cover",)),
+    Mutant("decoding.py", "of_latent.unsqueeze(1) - divergence.cpu()", "of_latent.unsqueeze(1) + divergence.cpu()",
+           "sign of the divergence on the way back", ("tests/unit/test_decoding.py::test_there_and_back",)),
+    Mutant("flow_ends.py", "condition[rows.to(condition.device)]", "condition[: len(rows)]",
+           "fields hear other fields' conditions",
+           ("tests/unit/test_likelihood_per_field.py::test_every_field_keeps_its_own_condition",)),
+    Mutant("quantised.py", "scored.log_prob + volume", "scored.log_prob", "the cell's volume forgotten",
+           ("tests/unit/test_quantised.py::test_the_bound_is_below_the_discrete_law_and_closes",)),
 )  # fmt: skip
 
 
