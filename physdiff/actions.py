@@ -6,11 +6,13 @@ is: the one that comes with the toolkit by its word, a user's own function or cl
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -44,9 +46,19 @@ class Phi4Action:
 
     def __post_init__(self) -> None:
         _theory(self, (1,))  # refuses what it cannot use
+        self.check_finite(1)
+
+    def check_finite(self, dimensions: int) -> None:
+        """Raise unless Z is finite on lattices of so many dimensions: a free field needs κ < 1/(2d)."""
+        if self.coupling == 0 and self.hopping >= 0.5 / dimensions:
+            raise ValueError(
+                f"Phi4Action with 'coupling' 0 needs a 'hopping' below {0.5 / dimensions:g} = 1/(2d) in {dimensions} "
+                f"dimensions, or Z is infinite; got {self.hopping}."
+            )
 
     def __call__(self, fields: Tensor) -> Tensor:
         """S of fields, shape (n, channels, *grid) to (n,), summed over channels."""
+        self.check_finite(fields.ndim - 2)
         return _theory(self, tuple(fields.shape[2:])).action(fields)
 
 
@@ -57,6 +69,7 @@ def _theory(action: Phi4Action, sites: tuple[int, ...]) -> LatticePhi4:
     return LatticePhi4(basis, hopping=action.hopping, coupling=action.coupling)
 
 
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 BUILT_IN: dict[str, Callable[..., Any]] = {"LatticePhi4": Phi4Action}
 
 
@@ -68,7 +81,8 @@ def find_action(name: str, settings: Mapping[str, Any] | None = None) -> Action:
         settings: Given to the class, or to the function beside the fields.
 
     Raises:
-        ValueError: there is no such word, file, module or function, it cannot be imported, or has no such setting.
+        ValueError: there is no such word, file, module or function, it cannot be imported, has no such setting,
+            or needs one that is not given.
     """
     found = BUILT_IN[name] if name in BUILT_IN else _of_user(name)
     settings = dict(settings or {})
@@ -79,17 +93,38 @@ def find_action(name: str, settings: Mapping[str, Any] | None = None) -> Action:
         if word not in known and all(p.kind is not p.VAR_KEYWORD for p in own):
             hint = nearest(word, known) if known else "It has none."
             raise ValueError(f"action '{name}' has no setting '{word}'. {hint}")
-    return found(**settings) if isinstance(found, type) else partial(found, **settings)
+    missing = [p.name for p in own if p.default is p.empty and p.kind in NAMED and p.name not in settings]
+    if missing:
+        raise ValueError(
+            f"action '{name}' needs the setting '{missing[0]}', as in --action_settings.{missing[0]} VALUE."
+        )
+    if not isinstance(found, type):
+        return partial(found, **settings)
+    try:
+        return found(**settings)
+    except Exception as error:
+        if isinstance(error, ValueError) and name in BUILT_IN:
+            raise
+        raise ValueError(f"action '{name}' with {settings}: {type(error).__name__}: {error}") from error
 
 
 def action_of(action: Action, fields: Tensor) -> Tensor:
     """S of physical fields, shape (n, channels, *grid) to (n,), float64.
 
     Raises:
-        ValueError: the action returns another shape.
+        ValueError: the action raises, or returns another shape.
     """
-    with torch.no_grad():
-        found = action(fields.to(torch.float64))
+    try:
+        with torch.no_grad():
+            found = action(fields.to(torch.float64))
+    except Exception as error:
+        if isinstance(error, ValueError) and isinstance(action, Phi4Action):
+            raise
+        inner = traceback.extract_tb(error.__traceback__)[1:]  # the first line is the one above
+        where = f" at {Path(inner[0].filename).name}, line {inner[0].lineno}" if inner else ""
+        raise ValueError(
+            f"the action failed on fields of shape {tuple(fields.shape)}{where}: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, Tensor) or tuple(found.shape) != (len(fields),):
         got = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
@@ -128,13 +163,17 @@ def _of_user(name: str) -> Callable[..., Any]:
 
 def _from_file(path: str, name: str) -> Any:
     file = Path(path).resolve()
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    # Dataclasses look their module up: it needs a name in sys.modules that no other has.
+    unique = f"physdiff_action_{hashlib.blake2b(str(file).encode(), digest_size=8).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(unique, file)
     if not file.is_file() or spec is None or spec.loader is None:
         raise ValueError(f"action '{name}': there is no Python file {path}.")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[unique]
         raise ValueError(f"action '{name}': {type(error).__name__}: {error}") from error
     return module
 

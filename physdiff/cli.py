@@ -26,6 +26,7 @@ CONTINUED = {
     "likelihood": "; the same command goes on with the fields that are left",
 }
 ONE_OF_SEVERAL = r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*?)\]\n.*Given value: "
+ONE_WORD_OF = r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (.*)"
 SECTIONS = ("data", "training", "network", "denoiser", "simulation")
 
 
@@ -52,6 +53,7 @@ class _Parser(ArgumentParser):
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message, re.DOTALL):
             return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
         message = re.sub(ONE_OF_SEVERAL, r"Expected one of \1. Got value: ", message, flags=re.DOTALL)
+        message = re.sub(ONE_WORD_OF, _one_word_of, message)
         return " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
 
     def _named_in(self, message: str) -> ArgumentParser:
@@ -96,6 +98,13 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']+)'", text)
 
 
+def _one_word_of(found: re.Match[str]) -> str:
+    """Which words a setting may be, with the nearest if there is one."""
+    near = nearest(found.group(2), _quoted(found.group(1)))
+    end = f". {near}" if near.startswith("Did") else ""
+    return f"Expected one of {found.group(1)}. Got value: {found.group(2)}{end}"
+
+
 def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
     """The parser, and the function of each command by its words."""
     from physdiff.commands import calibrate, data, demo, doctor, likelihood, physics, report, sample, training
@@ -113,6 +122,8 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
         for option, named in named_options.OPTIONS.get(name, {}).items():
             action = next(action for action in sub._actions if action.dest == option)
             action.help = f"{action.help} {named.help}"
+            # No list of subclasses: not all of them can be made by name.
+            action.extra_help = str  # pyright: ignore[reportAttributeAccessIssue]
         group.add_subcommand(name, sub, help=(function.__doc__ or "").split("\n")[0])
         functions[key or name] = function
         return sub
@@ -147,7 +158,10 @@ def run(arguments: Sequence[str]) -> int:
     if (group := _unfinished(parser, arguments)) is not None:
         group.print_help(sys.stderr)
         return 2
-    parsed = parser.parse_args(arguments)
+    try:
+        parsed = parser.parse_args(arguments)
+    except UsageError as error:
+        raise UsageError(named_options.as_typed(str(error), arguments)) from None
     command = parsed.command
     settings: Namespace = parsed[command]
     verb = settings.pop("verb", None)

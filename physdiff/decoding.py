@@ -19,14 +19,25 @@ from tqdm import tqdm
 
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.estimate import Solved, estimated, student_interval, target_reached
-from physdiff.flow_ends import GaussianEnds, check_settings, device_of, field_of, per_mode, rows_of, state_of
+from physdiff.flow_ends import (
+    GaussianEnds,
+    check_settings,
+    condition_of,
+    device_of,
+    estimator_of,
+    field_of,
+    per_mode,
+    rows_of,
+    state_of,
+    wants_graph,
+)
 from physdiff.gaussian import check_fields
 from physdiff.path import ReferencePath
 from physdiff.probability_flow import ProbabilityFlow
 from physdiff.randomness import SampleNoise, keyed_generator
 from physdiff.scored import Scored
 from physdiff.simulated_path import SimulatedPath
-from physdiff.trace import ExactTrace, TraceEstimator
+from physdiff.trace import TraceEstimator
 from physdiff.transport import DEFAULT_METHOD, Transport
 
 Convention = Literal["field", "state"]
@@ -106,7 +117,7 @@ def encode(
     transport = Transport(path, method, rtol, atol, steps)
     check_settings(scored, chunk, seed, first)
     check_fields(x, path.reference.channels, path.basis)
-    graph = x.requires_grad and torch.is_grad_enabled() if differentiable is None else differentiable
+    condition, graph = condition_of(condition, len(x)), wants_graph(differentiable, x)
     x = x if graph else x.detach()
     latents = [torch.zeros((0, *x.shape[1:]), dtype=torch.float64)]
     with tqdm(total=len(x), desc="encode", unit="field", disable=not progress, leave=False) as bar:
@@ -161,8 +172,8 @@ def decode(
     transport = Transport(path, method, rtol, atol, steps)
     scored = _convention(path) if scored is None else scored
     _check_decoding(denoiser, latent, scored, chunk, seed, first)
-    estimator = ExactTrace() if trace == "exact" else trace
-    graph = latent.requires_grad and torch.is_grad_enabled() if differentiable is None else differentiable
+    estimator = None if trace is None else estimator_of(trace)
+    condition, graph = condition_of(condition, len(latent)), wants_graph(differentiable, latent)
     latent = latent if graph else latent.detach()
     decoding = _Decoding(denoiser, estimator, transport, graph, roundtrip, scored)
     parts: list[dict[str, Tensor]] = []

@@ -11,8 +11,40 @@ from torch import Tensor
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, require_seed
+from physdiff.registry import nearest
 from physdiff.scored import Scored
 from physdiff.simulated_path import SimulatedPath
+from physdiff.trace import ExactTrace, TraceEstimator
+
+
+def estimator_of(trace: TraceEstimator | str) -> TraceEstimator:
+    """The estimator that is given, or that a word names."""
+    if isinstance(trace, TraceEstimator):
+        return trace
+    if trace != "exact":
+        raise ValueError(
+            f"trace must be 'exact' or an estimator, such as Hutchinson(8); got {trace!r}. "
+            f"{nearest(str(trace), ['exact', *(cls.__name__ for cls in TraceEstimator.__subclasses__())])}"
+        )
+    return ExactTrace()
+
+
+def condition_of(condition: Tensor | None, n: int) -> Tensor | None:
+    """The condition of each of n fields, shape (n, ...); one is that of all."""
+    if condition is None:
+        return None
+    if condition.ndim == 0 or len(condition) not in (1, n):
+        raise ValueError(
+            f"a condition must be given for each of {n} fields, or one for all; got the shape {tuple(condition.shape)}."
+        )
+    return condition.expand(n, *condition.shape[1:])
+
+
+def wants_graph(differentiable: bool | None, x: Tensor) -> bool:
+    """Whether results are to be differentiated."""
+    if differentiable and not torch.is_grad_enabled():
+        raise ValueError("differentiable=True needs gradients, which torch.no_grad() or inference_mode() switches off.")
+    return x.requires_grad and torch.is_grad_enabled() if differentiable is None else differentiable
 
 
 def check_settings(scored: str, chunk: int, seed: int, first: int = 0) -> None:

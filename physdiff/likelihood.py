@@ -22,12 +22,22 @@ from tqdm import tqdm
 
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.estimate import Solved, estimated, target_reached
-from physdiff.flow_ends import GaussianEnds, check_settings, device_of, per_mode, rows_of, state_of
+from physdiff.flow_ends import (
+    GaussianEnds,
+    check_settings,
+    condition_of,
+    device_of,
+    estimator_of,
+    per_mode,
+    rows_of,
+    state_of,
+    wants_graph,
+)
 from physdiff.gaussian import check_fields
 from physdiff.probability_flow import ProbabilityFlow
 from physdiff.randomness import keyed_generator
 from physdiff.scored import LogLikelihood, Scored
-from physdiff.trace import ExactTrace, TraceEstimator
+from physdiff.trace import TraceEstimator
 from physdiff.transport import DEFAULT_METHOD, Transport
 
 
@@ -70,15 +80,16 @@ def log_likelihood(
         roundtrip: Whether to integrate back and report the error.
         terminal: Log-density of modes at t = 1 in nats, shape (n, channels, *grid) to (n,), when it is known; the
             reference carried to t = 1 when not given.
-        condition: Passed on to the denoiser, shape (n, ...).
+        condition: Passed on to the denoiser, shape (n, ...), or (1, ...) for all fields.
         differentiable: Whether log_prob and latent can be differentiated, in x and in the model's parameters, at the
-            memory of all evaluations; when not given, where x requires it.
+            memory of all evaluations; when not given, where x requires it. Not under torch.no_grad().
         chunk: Fields that are computed together.
         progress: Whether to show a bar.
 
     Raises:
         ValueError: x is empty, not on the model's grid, holds a value that is not finite (the first index is named),
-            or has energy outside the support; an unknown method; a setting is outside its range.
+            or has energy outside the support; an unknown method or trace; a condition of another number of fields; a
+            setting is outside its range.
         FloatingPointError: an adaptive method cannot meet its tolerances.
     """
     path = denoiser.path
@@ -87,8 +98,8 @@ def log_likelihood(
     check_fields(x, path.reference.channels, path.basis)
     if len(x) < 1:
         raise ValueError(f"a likelihood needs at least 1 field; got x of shape {tuple(x.shape)}.")
-    estimator = ExactTrace() if trace == "exact" else trace
-    graph = x.requires_grad and torch.is_grad_enabled() if differentiable is None else differentiable
+    estimator, condition = estimator_of(trace), condition_of(condition, len(x))
+    graph = wants_graph(differentiable, x)
     x = x if graph else x.detach()
     scoring = _Scoring(denoiser, estimator, transport, graph, roundtrip, terminal)
     parts: list[dict[str, Tensor]] = []
@@ -112,7 +123,7 @@ def log_likelihood(
         latent=found["state"],
         roundtrip_error=found.get("roundtrip"),
         gaussian_bias=path.bias_at_t_min if scored == "field" else 0.0,
-        terminal_mismatch=path.terminal_mismatch,
+        terminal_mismatch=path.terminal_mismatch if terminal is None else 0.0,
         evaluations_per_field=found["evaluations"],
         probes_per_field=found["probes"],
         degrees_of_freedom=estimator.degrees_of_freedom,

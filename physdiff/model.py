@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from physdiff import description
 from physdiff.atomic import replacing_folder
 from physdiff.basis import SpectralBasis
+from physdiff.bounds import elbo, simulated_elbo
 from physdiff.data.fields import FieldData
 from physdiff.data.normalise import Standardise
 from physdiff.denoisers import Calibration, Denoiser, NetworkScore, calibrate
+from physdiff.flow_ends import estimator_of
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.likelihood import LogLikelihood, log_likelihood
@@ -29,10 +31,11 @@ from physdiff.model_files import TABLES, intact, read_json, read_tables, read_te
 from physdiff.networks.unet import UNet
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
+from physdiff.score_tables import of_bound, of_likelihood
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import Moments, SimulatedPath
 from physdiff.solvers import Calibrated, ReferenceSplitting, Solver, TimeGrid, sample, suited_grid
-from physdiff.trace import ExactTrace, Hutchinson
+from physdiff.trace import ExactTrace, Hutchinson, TraceEstimator
 
 
 @dataclass(frozen=True)
@@ -184,46 +187,42 @@ class FieldModel:
 
         Returns:
             On dim "sample": log_prob, standard_error, per_dimension, relative_to_reference, log_prob_reference, in
-            nats; attributes tell evaluations, probes, t_min, what was scored, n_support, gaussian_bias,
-            terminal_mismatch.
+            nats; degrees_of_freedom, probes_per_field, evaluations_per_field, and roundtrip_error and target_reached
+            if they were asked for. Attributes tell evaluations, probes, t_min, what was scored, n_support,
+            gaussian_bias, terminal_mismatch, trace, method, rtol, atol and seed.
 
         Raises:
             ValueError: the data is on another grid, lacks a field, has other units, or holds a bad value; `scored` is
                 not "field" or "noised".
         """
         require_physical(settings.get("scored", self.scored))
-        result = self.score(self.normalised(data), **settings)
-        shift = self.log_det
-        per_sample = {
-            "log_prob": result.log_prob + shift,
-            "log_prob_reference": result.log_prob_reference + shift,
-            "relative_to_reference": result.relative_to_reference,
-            "per_dimension": (result.log_prob + shift) / result.n_support,
-            "standard_error": result.standard_error,
-        }
-        if result.roundtrip_error is not None:
-            per_sample["roundtrip_error"] = result.roundtrip_error
-        variables = {name: (("sample",), x.detach().numpy(), {"units": "nat"}) for name, x in per_sample.items()}
-        attributes = {
-            name: getattr(result, name)
-            for name in (
-                "evaluations",
-                "probes",
-                "n_support",
-                "t_min",
-                "scored",
-                "gaussian_bias",
-                "terminal_mismatch",
-            )
-        }
-        attributes["log_det_of_normaliser"] = shift
-        return xr.Dataset(variables, attrs=attributes)
+        settings["trace"] = _trace(settings)
+        return of_likelihood(self.score(self.normalised(data), **settings), self.log_det, settings)
+
+    def elbo(self, data: xr.Dataset | FieldData, **settings: Any) -> xr.Dataset:
+        """Lower bound on the log-density of fields in physical units; see `physdiff.elbo` for the settings.
+
+        Args:
+            data: As for `log_likelihood`.
+            **settings: Of `physdiff.elbo`; under a simulated process of `physdiff.simulated_elbo`.
+
+        Returns:
+            On dim "sample": bound, standard_error, per_dimension, relative_to_reference, log_prob_reference, and what
+            each part takes from the bound (prior, transitions, decoder), in nats; attributes tell evaluations, draws,
+            seed, n_support.
+
+        Raises:
+            ValueError: as `log_likelihood`, and as `physdiff.elbo`.
+        """
+        fields, model = self.normalised(data), self.denoiser
+        result = simulated_elbo(model, fields, **settings) if isinstance(model, NetworkScore) else elbo(
+            model, fields, **settings
+        )  # fmt: skip
+        return of_bound(result, self.log_det, settings.get("seed", 0))
 
     def score(self, fields: Tensor, probes: int | str = 8, **settings: Any) -> LogLikelihood:
         """Log-density of normalised fields, shape (n, channels, *grid), in the model's units."""
-        if isinstance(probes, str) and probes != "exact":
-            raise ValueError(f"probes must be a number or 'exact'; got '{probes}'.")
-        settings.setdefault("trace", ExactTrace() if probes == "exact" else Hutchinson(int(probes)))
+        settings["trace"] = _trace({"probes": probes, **settings})
         settings.setdefault("scored", self.scored)
         return log_likelihood(self.denoiser, fields, **settings)
 
@@ -377,6 +376,16 @@ def around(
     if isinstance(path, SimulatedPath):
         return NetworkScore(network, path, whitened_input)
     return Denoiser(network, path, mode_scaling, whitened_input)
+
+
+def _trace(settings: dict[str, Any]) -> TraceEstimator:
+    """The estimator that `trace` or `probes` says."""
+    if "trace" in settings:
+        return estimator_of(settings["trace"])
+    probes = settings.get("probes", 8)
+    if isinstance(probes, str) and probes != "exact":
+        raise ValueError(f"probes must be a number or 'exact'; got '{probes}'.")
+    return ExactTrace() if probes == "exact" else Hutchinson(int(probes))
 
 
 def require_physical(scored: str) -> None:

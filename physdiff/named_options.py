@@ -6,11 +6,12 @@ wrong name is answered with the nearest that there is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from physdiff.registry import Registry
-from physdiff.settings import check_names
+from physdiff.settings import check_names, settings_of
 from physdiff.solvers import ReferenceSplitting, Solver, TimeGrid, solvers, time_grids
 
 
@@ -60,31 +61,58 @@ OPTIONS = {
 
 
 def resolve(arguments: Sequence[str]) -> list[str]:
-    """A command line with every named class by its import path.
+    """A command line with every named class by its import path, ahead of its settings.
 
     Raises:
         ValueError: there is no class of a name, or it has no setting of a name.
     """
     resolved = list(arguments)
     for option, named in OPTIONS.get(resolved[0] if resolved else "", {}).items():
-        chosen, settings = named.default, []
-        for i, word in enumerate(resolved):
-            key, equals, value = word.partition("=")
-            if key == f"--{option}" and (equals or i + 1 < len(resolved)):
-                chosen = named.find(value if equals else resolved[i + 1])
-                path = f"{chosen.__module__}.{chosen.__qualname__}"
-                if equals:
-                    resolved[i] = f"--{option}={path}"
-                else:
-                    resolved[i + 1] = path
-            elif key.startswith(f"--{option}.") and key != f"--{option}.help":
-                settings.append(key.removeprefix(f"--{option}.").removeprefix("init_args.").partition(".")[0])
-        if chosen is not None:
-            check_names(chosen, settings)
-        elif settings:
+        resolved = _resolved(resolved, option, named)
+    return resolved
+
+
+def _resolved(words: list[str], option: str, named: NamedOption) -> list[str]:
+    """The same for one option, and for those of its settings that are classes themselves."""
+    chosen, name, settings = named.default, None, []
+    rest, first, i = list(words), len(words), 0
+    while i < len(rest):
+        key, equals, value = rest[i].replace(".init_args.", ".").partition("=")
+        if key == f"--{option}" and (equals or i + 1 < len(rest)):
+            chosen = named.find(value if equals else rest[i + 1])
+            name = f"--{option}={chosen.__module__}.{chosen.__qualname__}"
+            first = min(first, i)
+            del rest[i : i + (1 if equals else 2)]
+            continue
+        if key.startswith(f"--{option}.") and key != f"--{option}.help":
+            settings.append(key.removeprefix(f"--{option}.").partition(".")[0])
+            first = min(first, i)
+        i += 1
+    if chosen is None:
+        if settings:
             kind = named.registry.kind
             raise ValueError(f"--{option}.{settings[0]} is a setting of a {kind}; name the {kind} too, by --{option}.")
-    return resolved
+        return rest
+    check_names(chosen, settings)
+    if name is not None:
+        rest.insert(first, name)
+    for setting, default in settings_of(chosen).items():
+        if isinstance(default, named.kind):
+            rest = _resolved(rest, f"{option}.{setting}", NamedOption(named.registry, named.kind, type(default)))
+    return rest
+
+
+def as_typed(message: str, arguments: Sequence[str]) -> str:
+    """An error about `--order` as one about the option that was typed, `--solver.order`."""
+    found = re.match(r"--(\w+): .*Got value: (.*?)(?:\. Did you mean .*)?$", message)
+    if found is None:
+        return message
+    setting, wrong = found.groups()
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        key, equals, value = word.partition("=")
+        if key.startswith("--") and key.endswith(f".{setting}") and (value if equals else following) == wrong:
+            return key + message.removeprefix(f"--{setting}")
+    return message
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -176,10 +176,10 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def digest_of_folder(folder: Path) -> str:
-    """A hash of the names and contents of a folder's files."""
+def digest_of_files(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of files."""
     total = hashlib.blake2b(digest_size=16)
-    for file in sorted(f for f in folder.iterdir() if f.is_file()):
+    for file in sorted(files, key=lambda f: (f.name, str(f))):
         total.update(f"{file.name} {file.stat().st_size}\n".encode())
         with file.open("rb") as content:
             total.update(hashlib.file_digest(content, "blake2b").digest())

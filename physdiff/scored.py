@@ -32,7 +32,8 @@ class LogLikelihood:
             (n,); None if it was not asked for.
         gaussian_bias: Nats by which scoring a field without its noise lowers the reference's mean log-density; 0
             unless scored is "field".
-        terminal_mismatch: Upper bound in nats of the divergence between the true terminal law and the reference.
+        terminal_mismatch: Upper bound in nats of the divergence between the true terminal law and the reference; 0
+            where the terminal law was given.
         evaluations_per_field: Denoiser evaluations, shape (n,).
         probes_per_field: Products with the Jacobian, shape (n,).
         degrees_of_freedom: Of the standard error; 0 where there is none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from physdiff.data.fields import FieldData
 from physdiff.likelihood import LogLikelihood
 from physdiff.model import FieldModel
-from physdiff.parts import Part, Parts, computed, digest_of, digest_of_folder, processes
+from physdiff.parts import Part, Parts, computed, digest_of, digest_of_files, processes
+from physdiff.process import ForwardProcess
 from physdiff.quantised import bits_per_dimension, dequantise
 from physdiff.randomness import keyed_generator
 
@@ -91,7 +93,7 @@ def score_in_parts(
     """
     chunk, seed = settings["chunk"], settings["seed"]
     chunks = [_slice(fields, first, first + chunk) for first in range(0, len(fields), chunk)]
-    parts = Parts(run / "likelihood.parts", _key(run, {**settings, "quanta": quanta}))
+    parts = Parts(run / "likelihood.parts", _key(model, run, {**settings, "quanta": quanta}))
     if quanta is not None:
         quanta.check(model, fields, settings.get("scored", model.scored))
 
@@ -124,12 +126,20 @@ def _digest(fields: FieldData) -> str:
     return digest_of({"values": torch.from_numpy(fields.values)})
 
 
-def _key(run: Path, settings: dict[str, Any]) -> str:
+def _key(model: FieldModel, run: Path, settings: dict[str, Any]) -> str:
     """A hash of the model and of all that its scores depend on beside the fields."""
     folder = run if (run / "model.json").is_file() else run / "model"
     versions = [version("physdiff"), torch.__version__]
-    about = {"model": digest_of_folder(folder), "settings": settings, "versions": versions}
+    files = [folder / "model.json", *folder.glob("*.safetensors"), *_written_in(type(model.denoiser.path.process))]
+    about = {"model": digest_of_files(files), "settings": settings, "versions": versions}
     return hashlib.blake2b(json.dumps(about, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+def _written_in(cls: type) -> set[Path]:
+    """Files of the equations of a process, which may be a user's own and change."""
+    lines = (c for c in cls.__mro__ if issubclass(c, ForwardProcess))
+    files = (getattr(sys.modules[c.__module__], "__file__", None) for c in lines)
+    return {Path(file) for file in files if file is not None}
 
 
 def _together(parts: list[Part]) -> xr.Dataset:

@@ -1,10 +1,11 @@
-"""Checks of the settings of a physics, at its door."""
+"""Checks of the settings of a physics or a solver, at its door."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from numbers import Integral
 from typing import Any
 
 from physdiff.registry import nearest
@@ -16,6 +17,11 @@ def require_positive(owner: Any, *names: str) -> None:
         value = getattr(owner, name)
         if not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
             raise ValueError(f"{type(owner).__name__} needs a positive, finite '{name}'; got {value}.")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether a setting is a whole number, not 2.0 or True, and large enough."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def settings_of(cls: type) -> dict[str, Any]:

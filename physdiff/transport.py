@@ -34,6 +34,17 @@ METHODS = PER_FIELD + ADAPTIVE + FIXED
 DEFAULT_METHOD = "adams"
 
 
+def check_integration(method: str, rtol: float, atol: float, steps: int) -> None:
+    """Raise unless the method is known and its settings are in their range."""
+    if method not in METHODS:
+        raise ValueError(f"unknown method '{method}'. {nearest(method, METHODS)}")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite; got {value}.")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}.")
+
+
 class Transport:
     """The integration between the two ends.
 
@@ -49,13 +60,7 @@ class Transport:
     """
 
     def __init__(self, path: ReferencePath | SimulatedPath, method: str, rtol: float, atol: float, steps: int) -> None:
-        if method not in METHODS:
-            raise ValueError(f"unknown method '{method}'. {nearest(method, METHODS)}")
-        for name, value in (("rtol", rtol), ("atol", atol)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite; got {value}.")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1; got {steps}.")
+        check_integration(method, rtol, atol, steps)
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.n_support = path.reference.n_support
         self.log_times = torch.stack([path.at(t).time.log() for t in (path.t_min, 1.0)])

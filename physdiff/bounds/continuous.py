@@ -39,6 +39,7 @@ def continuous_elbo(
     uncertainty: float = 1.0,
     draws: int = 4,
     seed: int = 0,
+    first: int = 0,
     condition: Tensor | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -53,7 +54,8 @@ def continuous_elbo(
         variance: Of the decoder, "reference" (cS/V) or "learned" (`denoiser.posterior_variance`).
         uncertainty: Factor of it, above 0.
         draws: Times and states drawn of each field in each of the strata.
-        seed: Field i draws its times and noise from (seed, i).
+        seed: Field i draws its times and noise from (seed, first + i).
+        first: Number of the first field, where x is a part of more.
         condition: Passed on to the denoiser, shape (n, ...).
         chunk: States that are computed together.
         progress: Whether to show a bar.
@@ -68,9 +70,9 @@ def continuous_elbo(
     require_variance(variance, uncertainty)
     path = denoiser.path
     clean = Clean(path, checked_deviation(path, x, condition))
-    states = Draws(clean.deviation, condition, draws, seed, chunk)
-    first, last = path.at(1.0).time.log(), path.at(path.t_min).time.log()
-    edges = torch.exp(first + (last - first) * torch.linspace(0, 1, strata + 1, dtype=torch.float64))
+    states = Draws(clean.deviation, condition, draws, seed, chunk, first)
+    latest, earliest = path.at(1.0).time.log(), path.at(path.t_min).time.log()
+    edges = torch.exp(latest + (earliest - latest) * torch.linspace(0, 1, strata + 1, dtype=torch.float64))
     times = path.clock.inverse(edges)
     times[0], times[-1] = 1.0, path.t_min
     exact, sampled = [clean.prior()], [torch.zeros(len(x), draws, dtype=torch.float64)]

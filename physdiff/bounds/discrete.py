@@ -40,6 +40,7 @@ def elbo(
     uncertainty: float = 1.0,
     draws: int = 4,
     seed: int = 0,
+    first: int = 0,
     condition: Tensor | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -57,7 +58,8 @@ def elbo(
             decoder has variance U, the reference's for all but "learned".
         uncertainty: Factor of U, above 0.
         draws: States drawn of each field at each time.
-        seed: Field i draws its noise from (seed, i).
+        seed: Field i draws its noise from (seed, first + i).
+        first: Number of the first field, where x is a part of more.
         condition: Passed on to the denoiser, shape (n, ...).
         chunk: States that are computed together.
         progress: Whether to show a bar.
@@ -71,7 +73,7 @@ def elbo(
     require_variance(variance, uncertainty)
     path = denoiser.path
     clean = Clean(path, checked_deviation(path, x, condition))
-    states = Draws(clean.deviation, condition, draws, seed, chunk)
+    states = Draws(clean.deviation, condition, draws, seed, chunk, first)
     times = (LogSpaced() if time_grid is None else time_grid).times(path, steps)
     exact, sampled = [clean.prior()], [torch.zeros(len(x), draws, dtype=torch.float64)]
     learned = isinstance(variance, str) and variance == "learned"

@@ -71,14 +71,19 @@ class Draws:
         deviation: Modes of the fields, shape (n, channels, *grid).
         condition: Of the fields, shape (n, ...), if any.
         draws: Draws of each field.
-        seed: Field i draws from (seed, i).
+        seed: Field i draws from (seed, first + i).
         chunk: Most states in a group, of at least one field.
+        first: Number of the first field.
     """
 
-    def __init__(self, deviation: Tensor, condition: Tensor | None, draws: int, seed: int, chunk: int) -> None:
+    def __init__(
+        self, deviation: Tensor, condition: Tensor | None, draws: int, seed: int, chunk: int, first: int = 0
+    ) -> None:
         require_seed(seed)
+        if first < 0:
+            raise ValueError(f"first must be at least 0; got {first}.")
         self.deviation, self.condition, self.draws = deviation, condition, draws
-        self.generators = [keyed_generator(seed, "elbo", i) for i in range(len(deviation))]
+        self.generators = [keyed_generator(seed, "elbo", first + i) for i in range(len(deviation))]
         self.size = max(1, chunk // draws)
 
     def groups(self) -> Iterator[tuple[slice, Tensor, Tensor | None]]:

@@ -42,6 +42,7 @@ def simulated_elbo(
     substeps: int = 1,
     draws: int = 4,
     seed: int = 0,
+    first: int = 0,
     condition: Tensor | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -54,7 +55,8 @@ def simulated_elbo(
         substeps: Parts of equal log τ into which each window of the path but the first is divided: the bound rises, and
             so does its cost.
         draws: Runs of each field.
-        seed: Field i draws the noise of its runs from (seed, i).
+        seed: Field i draws the noise of its runs from (seed, first + i).
+        first: Number of the first field, where x is a part of more.
         condition: Passed on to the model, shape (n, ...).
         chunk: Runs that are computed together.
         progress: Whether to show a bar.
@@ -76,7 +78,7 @@ def simulated_elbo(
     require_counts(substeps=substeps, draws=draws, chunk=chunk)
     path, support = model.path, model.path.reference.support
     deviation = checked_deviation(path, x, condition)
-    runs = Draws(path.reference.mean + deviation, condition, draws, seed, chunk)
+    runs = Draws(path.reference.mean + deviation, condition, draws, seed, chunk, first)
     states = [modes for _, modes, _ in runs.groups()]
     times = _divided(path.moments.windows, substeps)
     costs: list[Tensor] = []

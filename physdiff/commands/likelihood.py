@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import xarray as xr
 from physdiff.atomic import replacing_file
 from physdiff.data.fields import load_fields
 from physdiff.model import FieldModel, require_physical
+from physdiff.randomness import require_seed
 from physdiff.scoring import Quanta, score_in_parts
 from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus, TraceEstimator
-from physdiff.transport import DEFAULT_METHOD
+from physdiff.transport import DEFAULT_METHOD, check_integration
 
 
 def likelihood(
@@ -31,7 +33,7 @@ def likelihood(
     limit: int | None = None,
     roundtrip: bool = False,
     quantum: float | list[float] | None = None,
-    offset: float | list[float] = 0.0,
+    offset: float | list[float] | None = None,
     chunk: int = 16,
     out: str | None = None,
 ) -> None:
@@ -49,8 +51,9 @@ def likelihood(
             Jacobian; "hutch++24" by 24).
         target_error: Standard error in nats that each field is to have: as many probes as it takes, found from the
             first `probes`.
-        method: rk45 or dop853, adaptive for each field by itself; dopri5, bosh3, ... of torchdiffeq, adaptive for all
-            fields that are scored together; or rk4, midpoint, heun3, euler with fixed steps.
+        method: adams, the default, rk45 or dop853, adaptive for each field by itself; dopri5, dopri8, bosh3, fehlberg2
+            or adaptive_heun of torchdiffeq, adaptive for all fields that are scored together; or rk4, midpoint, heun3,
+            euler, explicit_adams or implicit_adams with fixed steps.
         rtol: Relative tolerance of an adaptive method.
         atol: Absolute tolerance of an adaptive method.
         steps: Steps of a fixed method.
@@ -60,7 +63,7 @@ def likelihood(
         roundtrip: Whether to integrate back and report the error.
         quantum: For data that is quantised, and no other: the step between its values, one number or one a field of
             the model. Uniform noise of that width is added, by (seed, i), and bits per dimension join the result.
-        offset: One of the values of quantised data; they are offset + k·quantum.
+        offset: One of the values of quantised data, offset + k·quantum; 0 when not given.
         chunk: Fields that are scored together, and are lost at most when the command is killed.
         out: File to write; RUN/likelihood.nc when not given.
     """
@@ -69,6 +72,10 @@ def likelihood(
             raise ValueError(f"{name} must be at least 1 field; got {count}.")
     if scored is not None:
         require_physical(scored)
+    check_integration(method, rtol, atol, steps)
+    require_seed(seed)
+    if offset is not None and quantum is None:
+        raise ValueError(f"offset is that of quantised data; give its --quantum too. Got --offset {offset}.")
     trace = _trace(probes, target_error)
     model = FieldModel.load(run)
     source = Path(data or model.card["data"])
@@ -82,7 +89,7 @@ def likelihood(
     }  # fmt: skip
     if scored is not None:
         settings["scored"] = scored
-    steps_of_values = None if quantum is None else Quanta(quantum, offset)
+    steps_of_values = None if quantum is None else Quanta(quantum, 0.0 if offset is None else offset)
     result = score_in_parts(model, fields, settings, Path(run), steps_of_values)
     if result is None:  # another process writes
         return
@@ -115,6 +122,7 @@ def _summary(scores: xr.Dataset, target: float | None) -> str:
     dimensions, fields = scores.attrs["n_support"], scores.sizes["sample"]
     error = float((scores["standard_error"] ** 2).mean() ** 0.5)
     missed = 0 if target is None else int((scores["standard_error"] > target).sum())
+    trace = f"{error:.2f} nats a field" if math.isfinite(error) else "unknown, as one probe has no error bar"
     short = f" (above {target:g} in {missed} of {fields})" if missed else ""
     bits = ""
     if "bits_per_dimension" in scores:
@@ -122,6 +130,6 @@ def _summary(scores: xr.Dataset, target: float | None) -> str:
     return (
         f"{fields} fields, {dimensions} degrees of freedom: mean log-density {mean:.2f} nats "
         f"({mean / dimensions:.4f} per dimension), {gain:+.2f} relative to the Gaussian reference; "
-        f"trace error {error:.2f} nats a field{short}; {scores.attrs['evaluations']} evaluations; "
+        f"trace error {trace}{short}; {scores.attrs['evaluations']} evaluations; "
         f"scored: {scores.attrs['scored']}" + bits
     )

@@ -12,7 +12,7 @@ from physdiff.evaluation.evaluate import EvaluationSettings, read_metrics
 from physdiff.evaluation.evaluate import evaluate as evaluate_model
 from physdiff.evaluation.findings import Findings
 from physdiff.evaluation.report import write_report
-from physdiff.evaluation.reweighting import ImportanceSettings, reweigh, titled
+from physdiff.evaluation.reweighting import ImportanceSettings, check_comparison, reweigh, titled
 from physdiff.model import FieldModel
 
 
@@ -50,6 +50,8 @@ def evaluate(
     source = data or model.card["data"]
     split = split or ("test" if Path(source).is_dir() else None)
     held_out = load_fields(source, model.names, split, model.boundary_override)
+    if law is not None:
+        check_comparison(model, law, held_out, importance)
     title = title or f"{', '.join(model.names)} · {Path(source).name}"
     findings = evaluate_model(model, held_out, settings, title)
     findings = dataclasses.replace(findings, metrics=read_metrics(folder))

@@ -39,6 +39,9 @@ from physdiff.randomness import keyed_generator, require_seed
 from physdiff.trace import Hutchinson
 
 
+APART = 4.0  # combined standard errors between reweighted and held-out means that are still chance
+
+
 @dataclass(frozen=True)
 class ImportanceSettings:
     """How a model is held against an action.
@@ -109,6 +112,21 @@ class Reweighting:
     held_out: dict[str, Estimate]
     settings: ImportanceSettings
 
+    @property
+    def warnings(self) -> list[str]:
+        """Observables whose mean under the law is not that of the held-out data."""
+        found = []
+        for name, known in self.held_out.items():
+            of_law = self.model.reweighted[name]
+            apart = abs(of_law.value - known.value)
+            combined = math.hypot(of_law.standard_error, known.standard_error)
+            if apart > APART * combined:
+                found.append(
+                    f"{name}: reweighted {of_law} and held-out {known} differ by {apart / max(combined, 1e-300):.1f} "
+                    "combined errors; the data may follow another law: check the action's settings"
+                )
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values; an estimate is [value, standard error], and what is not finite is None."""
 
@@ -136,6 +154,7 @@ class Reweighting:
             "model": of(self.model),
             "reference": of(self.reference),
             "held_out": {name: _plain(e) for name, e in self.held_out.items()},
+            "warnings": self.warnings,
         }
 
     def save(self, folder: str | Path) -> Path:
@@ -164,7 +183,39 @@ class Reweighting:
             columns = [column[name] for side in sides.values() for column in (side.raw, side.reweighted)]
             rows.append((name, *map(str, [*columns, known])))
         lines += ["".join(f"{cell:20}" for cell in row).rstrip() for row in rows]
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
         return "\n".join(lines)
+
+
+def check_comparison(
+    model: FieldModel, action: Action, held_out: FieldData, settings: ImportanceSettings = ImportanceSettings()
+) -> None:
+    """Try what costs nothing before anything is computed.
+
+    Raises:
+        ValueError: the model's law does not fill its grid; the held-out fields that are chosen are of one trajectory;
+            the action is unfit, or not finite on them; the data is not on the model's grid.
+    """
+    reference = model.denoiser.path.reference
+    if reference.n_support != reference.support.numel():
+        raise ValueError(
+            f"an action is a density over all {reference.support.numel()} modes of a field; this model's law lies on "
+            f"{reference.n_support} of them."
+        )
+    chosen = spread_out(len(held_out), settings.held_out_fields)
+    trajectories = len(np.unique(np.asarray(held_out.trajectory)[chosen]))
+    if trajectories < 2:
+        raise ValueError(
+            f"error bars need held-out fields of at least 2 trajectories; the {len(chosen)} that were chosen of "
+            f"{held_out.source} are of {trajectories}: take more held_out_fields, or data with more trajectories."
+        )
+    found = action_of(action, model.normaliser.inverse(model.normalised(held_out)[chosen]))
+    if not bool(found.isfinite().all()):
+        first = int((~found.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"the action must be finite on samples of its law; got {float(found[first])} for field "
+            f"{int(chosen[first])} of {held_out.source}."
+        )
 
 
 def reweigh(
@@ -188,12 +239,8 @@ def reweigh(
     Raises:
         ValueError: the model's law does not fill its grid; the action is unfit; the data is not on the model's grid.
     """
+    check_comparison(model, action, held_out, settings)
     reference = model.denoiser.path.reference
-    if reference.n_support != reference.support.numel():
-        raise ValueError(
-            f"an action is a density over all {reference.support.numel()} modes of a field; this model's law lies on "
-            f"{reference.n_support} of them."
-        )
     exact = reference.n_support <= settings.exact_modes
     normalised = model.normalised(held_out)
     chosen = spread_out(len(held_out), settings.held_out_fields)

@@ -56,7 +56,7 @@ class LatticePhi4(SemilinearProcess):
         require_positive(self, "hopping", "scale", "fading_time")
         if self.saturation is not None:
             require_positive(self, "saturation")
-        if not 0 <= self.coupling < 1e6:
+        if not isinstance(self.coupling, (int, float)) or not 0 <= self.coupling < 1e6:
             raise ValueError(f"LatticePhi4 needs a finite 'coupling' ≥ 0; got {self.coupling}.")
         critical = 0.5 / self.basis.grid.ndim
         if self.free_hopping is None:

@@ -112,6 +112,16 @@ def test_a_solver_within_a_solver(tiny: Path, command: Command) -> None:
     assert (settings["corrections"], settings["predictor"]) == (2, "DDIM(stochasticity=1.0)")
 
 
+def test_settings_may_stand_before_their_class(tiny: Path, command: Command) -> None:
+    before = "--solver.predictor.stochasticity=1 --solver.predictor DDIM --solver.corrections 2"
+    for last in ("--solver PredictorCorrector", "--solver=PredictorCorrector"):
+        common = ("sample", "run", "--n", "1", "--steps", "3", "--seed", "5")
+        code, _, error = command(*common, *before.split(), *last.split())
+        assert code == 0, error
+        rule = PredictorCorrector(corrections=2, predictor=DDIM(1.0))
+        np.testing.assert_array_equal(read("run/samples.nc")["vorticity"], expected(3, 1, rule, suited(rule)))
+
+
 @pytest.mark.usefixtures("own_rules")
 def test_classes_of_ones_own(command: Command) -> None:
     for solver, grid in (("own_rules.py:Mine", "own_rules.py:Even"), ("own_rules.Mine", "own_rules.Even")):
@@ -178,6 +188,20 @@ def test_a_trajectory_is_written_beside_the_samples(tiny: Path, command: Command
         ("--solver DDIM --solver.stochasticity x", ("stochasticity", "float", "Got value: x")),
         ("--solver DDIM --solver.stochasticity 3", ("'stochasticity' must lie in [0, 1]; got 3.0",)),
         ("--solver", ("--solver", "expected one argument")),
+        (
+            "--solver WhitenedAdams --solver.order three",
+            ("error: --solver.order: Expected a <class 'int'>", "Got value: three"),
+        ),
+        (
+            "--solver Ancestral --solver.variance learnt",
+            ("--solver.variance: Expected one of 'reference', 'learned',", "Did you mean 'learned'?"),
+        ),
+        ("--solver PredictorCorrector --solver.predictor Hune", ("unknown solver 'Hune'. Did you mean 'Heun'?",)),
+        (
+            "--solver PredictorCorrector --solver.predictor DDIM --solver.predictor.stochasticity x",
+            ("error: --solver.predictor.stochasticity: Expected", "float"),
+        ),
+        ("--solver ChurnedHeun --solver.rule.eta 1", ("ReferenceSplitting has no setting 'eta'",)),
         ("--solver physdiff.grid.Grid", ("solver 'physdiff.grid.Grid': Grid is not a subclass of physdiff.Solver",)),
         ("--solver own_rules.py:Half", ("Half is abstract; it must define step",)),
         ("--solver own_rules.py:Bare", ("Bare is no dataclass; put @dataclass(frozen=True) above it",)),
@@ -196,8 +220,8 @@ def test_a_trajectory_is_written_beside_the_samples(tiny: Path, command: Command
         ("--chunk all", ("--chunk: Expected one of <class 'int'>, typing.Literal['auto']. Got value: all",)),
         ("--dtype float16", ("--dtype", "'float64', 'float32'", "float16")),
         ("--trajectory 0", ("k at least 1; got 0",)),
-        ("--n 0", ("n and chunk must be at least 1; got n = 0",)),
-        ("--steps 0", ("at least 1 step; got 0",)),
+        ("--n 0", ("n and chunk must be whole numbers, at least 1; got n = 0",)),
+        ("--steps 0", ("a whole number of steps, at least 1; got 0",)),
         ("--seed -1", ("seed", "-1")),
         ("--solvr DDIM", ("there is no option 'solvr'. Did you mean 'solver'?",)),
     ],
@@ -219,6 +243,8 @@ def test_help_lists_what_can_be_named(command: Command) -> None:
     said = " ".join(said.split())
     assert f"One of {', '.join(solvers.classes())}; or your own, as module.Class or file.py:Class" in said
     assert f"One of {', '.join(time_grids.classes())}; or your own" in said
+    for name in ("PhaseSpaceDDIM", "Calibrated", "Levels", "known subclasses"):  # made by code, not by name
+        assert name not in said
 
 
 def test_sizes_in_words() -> None:

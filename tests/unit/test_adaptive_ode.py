@@ -201,7 +201,7 @@ def test_single_precision_stays() -> None:
         (lambda: AdaptiveODE("dopri6"), "unknown method 'dopri6'. Did you mean 'dopri"),
         (lambda: AdaptiveODE(rtol=0.0), "'rtol' must be positive and finite; got 0.0"),
         (lambda: AdaptiveODE(atol=float("nan")), "'atol' must be positive and finite; got nan"),
-        (lambda: AdaptiveODE("rk4", steps=0), "'steps' must be at least 1; got 0"),
+        (lambda: AdaptiveODE("rk4", steps=0), "'steps' must be a whole number, at least 1; got 0"),
     ],
 )
 def test_settings_are_checked(make: Callable[[], AdaptiveODE], message: str) -> None:

@@ -160,6 +160,13 @@ def test_what_is_refused() -> None:
     refuse("scored must be 'field' or 'state'", scored="noised")
     refuse("unknown method 'rk44'", method="rk44")
     refuse("at least 1 latent", latent[:0])
+    inside = latent * law.support
+    refuse("trace must be 'exact' or an estimator", inside, trace="exat")
+    refuse(r"for each of 2 fields, or one for all; got the shape \(3,\)", inside, condition=torch.zeros(3))
+    with pytest.raises(ValueError, match=r"for each of 2 fields, or one for all; got the shape \(3,\)"):
+        encode(model, inside, condition=torch.zeros(3))
+    with torch.no_grad():
+        refuse("differentiable=True needs gradients", inside, differentiable=True)
     with pytest.raises(ValueError, match="n must be at least 1; got 0"):
         draw(model, 0)
     with pytest.raises(ValueError, match="no density was computed"):

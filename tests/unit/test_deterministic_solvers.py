@@ -79,7 +79,9 @@ def slope(error: Callable[[int], float], coarse: int, fine: int) -> float:
     [
         (lambda: DDIM(-0.1), r"DDIM: 'stochasticity' must lie in \[0, 1\]; got -0.1"),
         (lambda: DPMSolver(4), "DPMSolver: 'order' must be 2 or 3; got 4"),
+        (lambda: DPMSolver(2.0), "DPMSolver: 'order' must be 2 or 3; got 2.0"),  # pyright: ignore[reportArgumentType]
         (lambda: WhitenedAdams(1), "WhitenedAdams: 'order' must be 2, 3, 4 or 5; got 1"),
+        (lambda: WhitenedAdams(2.0), "'order' must be 2, 3, 4 or 5; got 2.0"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_settings_are_checked(make: Callable[[], Solver], message: str) -> None:

@@ -179,6 +179,18 @@ def test_a_field_does_not_know_its_batch_mates(bound_of: Callable[..., Bound]) -
     assert float((same.bound[0] - same.bound[1]).abs()) > 1e-6  # each field has its own noise
 
 
+@pytest.mark.parametrize("bound_of", [partial(elbo, steps=3), partial(continuous_elbo, strata=3)])
+def test_numbers_of_fields_go_on_from_first(bound_of: Callable[..., Bound]) -> None:
+    mixture = mixture_on(fit_clock(DampedWave(LINE), smooth_reference(LINE)))
+    x = LINE.inverse(mixture.sample_modes(4, torch.Generator().manual_seed(9)))
+    whole = bound_of(mixture, x[:4], seed=3, chunk=1)
+    part = bound_of(mixture, x[2:4], seed=3, chunk=1, first=2)
+    assert torch.equal(part.bound, whole.bound[2:]) and torch.equal(part.standard_error, whole.standard_error[2:])
+    assert float((bound_of(mixture, x[2:4], seed=3).bound - part.bound).abs().min()) > 1e-6
+    with pytest.raises(ValueError, match="first must be at least 0; got -1"):
+        bound_of(mixture, x, first=-1)
+
+
 def test_network_in_single_precision_with_a_condition() -> None:
     """Untrained it is the reference, whatever the condition; a shift by the condition reaches the right field."""
 

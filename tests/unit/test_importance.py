@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from scipy import stats
 from torch import Tensor
 
@@ -33,6 +34,7 @@ from physdiff.model import FieldModel, NetworkSettings, build_network
 from physdiff.pareto_tail import tail_shape
 from physdiff.path import ReferencePath
 from physdiff.processes.variance_preserving import VariancePreserving
+from physdiff.trace import Hutchinson
 
 
 def rng(seed: int) -> torch.Generator:
@@ -310,6 +312,58 @@ def test_hutchinson_takes_over_above_the_limit_and_results_are_plain(gaussian: F
     smaller = dataclasses.replace(gaussian, denoiser=Denoiser(gaussian.denoiser.network, path))
     with pytest.raises(ValueError, match="over all 12 modes of a field; this model's law lies on 11"):
         reweigh(smaller, action, held_out, ImportanceSettings(**few))
+
+
+def test_data_of_another_law_are_noticed(gaussian: FieldModel) -> None:
+    """Held out are fields of the model's own law; the action is that of one with 1.3 times less variance."""
+    law = gaussian.denoiser.path.reference
+    settings = ImportanceSettings(samples=400, reference_samples=64, held_out_fields=400, tolerance=1e-2)
+    for factor, warned in ((1.3, ["mean_square", "action"]), (1.0, [])):
+        found = reweigh(gaussian, Stiffer(gaussian, factor), data_of(gaussian, law, 1000, 3), settings)
+        assert [sentence.split(":")[0] for sentence in found.warnings] == warned
+        assert found.to_dict()["warnings"] == found.warnings
+        assert ("the data may follow another law: check the action's settings" in found.table()) == bool(warned)
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(
+    gaussian: FieldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = data_of(gaussian, gaussian.denoiser.path.reference, 20, 4)
+    monkeypatch.setattr("physdiff.evaluation.reweighting.draw", None)
+    few, same = ImportanceSettings(held_out_fields=2), np.zeros(20, dtype=int)
+    with pytest.raises(ValueError, match="at least 2 trajectories; the 2 that were chosen of test are of 1"):
+        reweigh(gaussian, Stiffer(gaussian, 1.0), dataclasses.replace(held_out, trajectory=same), few)
+    with pytest.raises(ValueError, match="must be finite on samples of its law; got inf for field 0 of test"):
+        reweigh(gaussian, lambda x: torch.full((len(x),), math.inf), held_out, few)
+
+
+def test_bounds_in_physical_units_lie_below_the_density(gaussian: FieldModel) -> None:
+    """The untrained model's bound is its log-density, in the units of the data."""
+    data = data_of(gaussian, gaussian.denoiser.path.reference, 4, 5)
+    found = gaussian.elbo(data, steps=4, draws=2, seed=7)
+    exact = gaussian.denoiser.path.reference.log_prob(gaussian.normalised(data)) + gaussian.log_det
+    assert abs(gaussian.log_det) > 1
+    np.testing.assert_allclose(found["bound"], exact, atol=1e-9)
+    np.testing.assert_allclose(found["bound"], -(found["prior"] + found["transitions"] + found["decoder"]), atol=1e-9)
+    np.testing.assert_allclose(found["relative_to_reference"], 0, atol=1e-9)
+    assert found.attrs["seed"] == 7 and found["bound"].attrs["units"] == "nat"
+
+
+def test_scores_say_how_they_were_computed(gaussian: FieldModel, tmp_path: Path) -> None:
+    data = data_of(gaussian, gaussian.denoiser.path.reference, 3, 5)
+    found = gaussian.log_likelihood(data, trace=Hutchinson(2, target=1.0), seed=4, rtol=1e-2, roundtrip=True)
+    found.to_netcdf(tmp_path / "scores.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "scores.nc", engine="h5netcdf") as stored:
+        for name, value in (("degrees_of_freedom", 1), ("probes_per_field", 2), ("target_reached", True)):
+            assert stored[name].values.tolist() == [value] * 3
+            assert stored[name].attrs["units"] == "1"
+        assert int(stored["evaluations_per_field"].max()) == stored.attrs["evaluations"]
+        assert stored["roundtrip_error"].attrs["units"] == "1" and stored["log_prob"].attrs["units"] == "nat"
+        told = {name: stored.attrs[name] for name in ("method", "rtol", "atol", "seed")}
+        assert told == {"method": "adams", "rtol": 1e-2, "atol": 1e-5, "seed": 4}
+        assert stored.attrs["trace"].startswith("Hutchinson(count=2")
+    exact = gaussian.log_likelihood(data, probes="exact")
+    assert "target_reached" not in exact and exact.attrs["trace"].startswith("ExactTrace")
 
 
 def test_samples_of_a_model_have_the_density_that_scores_say(gaussian: FieldModel) -> None:

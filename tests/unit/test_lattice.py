@@ -210,9 +210,38 @@ def test_actions_are_found_by_word_file_and_module(tmp_path: Path, monkeypatch: 
         ("no_file.py:f", {}, "there is no Python file no_file.py"),
         ("no_module.f", {}, "No module named 'no_module'"),
         ("LatticePhi4", {"hopping": -1.0}, "finite 'hopping'; got -1"),
+        ("LatticePhi4", {"coupling": "abc"}, "finite 'coupling' ≥ 0; got abc"),
+        ("LatticePhi4", {"coupling": 0, "hopping": 0.5}, "below 0.5 = 1/\\(2d\\) in 1 dimensions, or Z is infinite"),
+        ("my_action.py:gaussian", {"stiffnes": 1}, "Did you mean 'stiffness'"),
+        ("my_action.py:needy", {}, "needs the setting 'mass', as in --action_settings.mass VALUE"),
+        ("my_action.py:Shifted", {"by": "x"}, "TypeError"),
     ):
         with pytest.raises(ValueError, match=message):
             find_action(name, settings)
+
+
+def test_an_action_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    fields = torch.ones(2, 1, 3, dtype=torch.float64)
+    known = set(sys.modules)
+    assert action_of(find_action("own.py:Own"), fields).tolist() == [6, 6]
+    assert "own" not in sys.modules and len(set(sys.modules) - known) == 1
+    for name in ("own.py:failing", "own.py:Failing"):
+        with pytest.raises(ValueError, match=r"shape \(2, 1, 3\) at own.py, line \d+: ZeroDivisionError: division by"):
+            action_of(find_action(name), fields)
+
+
+def test_a_free_field_that_has_no_constant_is_refused(tmp_path: Path) -> None:
+    """With λ = 0 the mode of no wavenumber has the variance 1/(2(1 − 2dκ)): none at κ = 1/(2d)."""
+    assert Phi4Action(0.249, 0.0)(torch.ones(1, 1, 4, 4)) > 0
+    for shape, most in (((4,), 0.5), ((4, 4), 0.25), ((2, 2, 2), 1 / 6)):
+        with pytest.raises(ValueError, match="or Z is infinite"):
+            Phi4Action(most, 0.0)(torch.ones(1, 1, *shape))
+        assert float(Phi4Action(0.49, 0.01)(torch.ones(1, 1, *shape))) < 10
+    with pytest.raises(ValueError, match="below 0.25 = 1/\\(2d\\) in 2 dimensions, or Z is infinite; got 0.25"):
+        make(tmp_path / "set", hopping=0.25, coupling=0.0, progress=False)
+    assert not (tmp_path / "set").exists()
 
 
 def test_phi4_action_is_the_sum_that_it_states() -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     ("scored", "transport"),
     ("flow_ends",),
     ("levels", "likelihood", "decoding", "quantised", "data", "importance", "bounds"),
-    ("chain",),
+    ("chain", "score_tables"),
     ("laws", "training.settings", "training.randomness", "training.augment"),
     ("model",),
     ("config",),

@@ -136,9 +136,9 @@ def test_noise_is_keyed_by_what_it_is_for() -> None:
 
 def test_what_is_refused(mixture: MixtureDenoiser) -> None:
     for arguments, words in (
-        ({"n": 0}, "n and chunk must be at least 1; got n = 0"),
+        ({"n": 0}, "n and chunk must be whole numbers, at least 1; got n = 0"),
         ({"n": 1, "chunk": 0}, "chunk = 0"),
-        ({"n": 1, "steps": 0}, "at least 1 step; got 0"),
+        ({"n": 1, "steps": 0}, "a whole number of steps, at least 1; got 0"),
     ):
         with pytest.raises(ValueError) as error:
             sample(mixture, **arguments)

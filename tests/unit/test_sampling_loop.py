@@ -187,6 +187,18 @@ def test_a_trajectory_is_what_the_callback_sees(mixture: MixtureDenoiser, every:
     assert abs(float(start.square().mean()) - 1) < 5 * (2 / start.numel()) ** 0.5  # white noise
 
 
+def test_a_trajectory_is_of_one_run(mixture: MixtureDenoiser) -> None:
+    """Samples on other times are no further chunk; samples on the same times are."""
+    for every, steps in ((1, 6), (2, 6), (1, 2), (9, 5)):
+        trajectory = Trajectory(mixture.path.basis, every)
+        first = sample(mixture, 2, steps=4, callback=trajectory)
+        with pytest.raises(ValueError, match=r"this trajectory is of a run on other times.*take a new Trajectory"):
+            sample(mixture, 3, steps=steps, callback=trajectory)
+        assert torch.equal(trajectory.fields[-1], first)
+    more = sample(mixture, 3, steps=4, seed=1, callback=trajectory)
+    assert torch.equal(trajectory.fields[-1], torch.cat([first, more]))
+
+
 def test_the_bar_counts_the_steps_of_all_samples(
     mixture: MixtureDenoiser, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +224,8 @@ def test_the_bar_starts_a_failed_chunk_again(mixture: MixtureDenoiser, monkeypat
 
 def test_what_is_refused(mixture: MixtureDenoiser) -> None:
     for arguments, words in (
+        ({"chunk": 2.5}, "n and chunk must be whole numbers, at least 1; got n = 2, chunk = 2.5"),
+        ({"steps": 2.5}, "a sample needs a whole number of steps, at least 1; got 2.5"),
         ({"chunk": "all"}, "chunk must be a number of samples or 'auto'; got 'all'"),
         ({"dtype": torch.float16}, "dtype must be torch.float64 or torch.float32, of the state; got torch.float16"),
         ({"memory_limit": 0}, "memory_limit must be a positive whole number of bytes; got 0"),
@@ -223,6 +237,8 @@ def test_what_is_refused(mixture: MixtureDenoiser) -> None:
         with pytest.raises(ValueError) as error:
             sample(mixture, 2, **arguments)  # pyright: ignore[reportArgumentType]
         assert words in str(error.value)
+    with pytest.raises(ValueError, match=r"n and chunk must be whole numbers, at least 1; got n = 2\.5"):
+        sample(mixture, 2.5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="k at least 1; got 0"):
         Trajectory(mixture.path.basis, 0)
     with pytest.raises(ValueError, match="nothing is recorded yet"):

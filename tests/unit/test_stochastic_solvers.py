@@ -329,6 +329,24 @@ def test_torchsde_stays_in_range_and_leaves_the_global_state_alone(mixture: Mixt
     assert min(seen) == mixture.path.t_min and max(seen) == 1.0
 
 
+@pytest.mark.parametrize("solver", [TorchSDE(), TorchSDE("euler", 2)], **named)
+def test_a_brownian_path_is_the_same_in_float32(solver: Solver) -> None:
+    """Of 20 modes: torch draws 16 and more numbers by another algorithm, that of float32 from other bits."""
+    reference = smooth_reference(SpectralBasis(Grid((4, 5))))
+    path = ReferencePath(fit_clock(VariancePreserving(reference.basis), reference), reference, 0.05)
+    y = path.at(1.0).unwhiten(Draws(2, 0)((1, 4, 5)))
+    fine, coarse = (
+        solver.step(
+            ReverseDynamics(GaussianDenoiser(path)), state, as_time(1.0), as_time(0.4), SampleNoise([0, 1], "solver")
+        )
+        for state in (y, y.float())
+    )
+    off = float((fine - coarse).abs().max()) / float(fine.std())
+    print(f"{solver}: off by {off:.1e} standard deviations")
+    assert fine.dtype == torch.float64 and coarse.dtype == torch.float32
+    assert 0 < off < 3e-6
+
+
 def test_evaluations_of_torchsde(mixture: MixtureDenoiser) -> None:
     """As many as the method has stages: what torchsde asks for twice is answered from memory."""
     y, noise = mixture.path.at(1.0).unwhiten(Draws(2, 0)((1, 3, 4))), SampleNoise([0, 1], "solver")
@@ -375,12 +393,17 @@ def test_what_is_refused() -> None:
         (ChurnedHeun, {"churn": math.inf}, "'churn' must be finite and ≥ 0; got inf"),
         (ChurnedHeun, {"earliest": 0.5, "latest": 0.2}, "earliest = 0.5, latest = 0.2"),
         (ChurnedHeun, {"rule": Ancestral()}, "'rule' must be a single step of the probability flow"),
-        (PredictorCorrector, {"corrections": 0}, "'corrections' must be at least 1; got 0"),
+        (PredictorCorrector, {"corrections": 0}, "'corrections' must be a whole number, at least 1; got 0"),
+        (ChurnedHeun, {"rule": "Heun"}, "'rule' must be a single step of the probability flow.*got 'Heun'"),
+        (PredictorCorrector, {"predictor": "x"}, "'predictor' must be a rule of single steps.*got 'x'"),
+        (PredictorCorrector, {"corrections": 1.5}, "'corrections' must be a whole number, at least 1; got 1.5"),
+        (AnnealedLangevin, {"corrections": 2.5}, "'corrections' must be a whole number, at least 1; got 2.5"),
+        (TorchSDE, {"substeps": 2.5}, "'substeps' must be a whole number, at least 1; got 2.5"),
         (PredictorCorrector, {"step_size": 1.5}, r"'step_size' must lie in \(0, 1\]; got 1.5"),
         (PredictorCorrector, {"predictor": SDEDPMSolver()}, "'predictor' must be a rule of single steps"),
         (AnnealedLangevin, {"step_size": 0.0}, r"'step_size' must lie in \(0, 1\]; got 0.0"),
         (TorchSDE, {"method": "rk4"}, "'method' must be one of euler, srk, heun, midpoint; got 'rk4'"),
-        (TorchSDE, {"substeps": 0}, "'substeps' must be at least 1; got 0"),
+        (TorchSDE, {"substeps": 0}, "'substeps' must be a whole number, at least 1; got 0"),
         (TorchSDE, {"tolerance": -1.0}, "'tolerance' must be positive; got -1.0"),
         (TorchSDE, {"fastest": 0.0}, "'fastest' must be positive; got 0.0"),
     ):

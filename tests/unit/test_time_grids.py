@@ -93,6 +93,9 @@ def test_names_are_found() -> None:
         Karras(0.5)
     with pytest.raises(ValueError, match="'order' must be 1, 2, 3 or 4; got 5"):
         Automatic(5)
+    for order in (2.0, True):
+        with pytest.raises(ValueError, match=f"'order' must be 1, 2, 3 or 4; got {order}"):
+            Automatic(order)  # pyright: ignore[reportArgumentType]
 
 
 # ---- noise levels
