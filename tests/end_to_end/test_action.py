@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from conftest import Command
 
 from datasets.lattice_phi4 import make
 from physdiff import cli, load
+from physdiff.data import load_fields
 
 QUICK = (
     "--settings.samples", "4", "--settings.sample_steps", "1", "--settings.likelihood_fields", "2",
@@ -41,6 +44,14 @@ def action(fields):
 
 def of_one_field(fields):
     return fields.square().sum()
+
+
+def of_a_mass(fields, mass):
+    return mass * fields.square().flatten(1).sum(1)
+
+
+def failing(fields):
+    raise RuntimeError("no such thing")
 """
 
 
@@ -88,10 +99,17 @@ def test_an_action_that_is_none_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(lattice_run)
     Path("run/importance.json").unlink(missing_ok=True)
+    one = load_fields("data", split="test")
+    dataclasses.replace(one, trajectory=np.zeros_like(one.trajectory)).to_xarray().to_netcdf("one.nc")
+    monkeypatch.setattr("physdiff.commands.report.evaluate_model", None)  # nothing is computed before
     for given, words in (
         ("mine.py:nothing", "nothing"), ("LatticePhi5", "LatticePhi4"), ("mine.py:of_one_field", "shape"),
+        ("mine.py:of_a_mass", "needs the setting 'mass'"), ("mine.py:failing", "RuntimeError: no such thing"),
+        ("LatticePhi4 --action_settings.coupling abc", "finite 'coupling' ≥ 0; got abc"),
+        ("LatticePhi4 --action_settings.coupling 0 --action_settings.hopping 0.3", "Z is infinite"),
+        ("mine.py:action --importance.held_out_fields 2 --data one.nc", "at least 2 trajectories; the 2 that were"),
     ):  # fmt: skip
-        code, _, error = command("evaluate", "run", "--action", given, *QUICK)
+        code, _, error = command("evaluate", "run", *QUICK, "--action", *given.split())
         last = error.strip().splitlines()[-1]
         assert code == 2 and "physdiff: error" in last and words in last
         assert not Path("run/importance.json").exists()

@@ -153,7 +153,7 @@ def test_the_advice_is_what_was_measured(measured: ModuleType) -> None:
     for name in measured.MIXTURES:
         curves = [measured._curve(entry) for entry in measured.numbers("few_steps")[name]]
         for budget in (8, 12, 16, 24, 32, 64):
-            order = 3 if budget <= 16 else 4
+            order = 3 if budget <= 16 else 5
             advised = [c for c in curves if c.name == f"WhitenedAdams(order={order})"]
             advised = [c for c in advised if c.options == "Angle()" or c.options.startswith("calibrated")]
             taken = min(c.error(budget) for c in advised)

@@ -25,6 +25,7 @@ from physdiff.data.normalise import Standardise
 from physdiff.model import NetworkSettings, around, build_network
 from physdiff.parts import Parts
 from physdiff.processes.heat import Heat
+from physdiff.transport import METHODS
 
 pytestmark = pytest.mark.xdist_group("tiny run")  # one worker trains the run for all
 QUICK = ("--method", "midpoint", "--steps", "2", "--probes", "2", "--chunk", "1")
@@ -44,6 +45,16 @@ def told(self, index, part, source):
 
 parts.Parts.write = told
 cli.main()
+"""
+OWN_HEAT = """
+from dataclasses import dataclass
+
+from physdiff.processes.heat import Heat
+
+
+@dataclass(frozen=True)
+class MyHeat(Heat):
+    pass
 """
 
 
@@ -184,6 +195,36 @@ def test_parts_are_used_for_the_same_model_data_and_settings_only(
     model.write_text(model.read_text() + "\n")
     assert command("likelihood", "run", *QUICK, "--out", "again.nc")[0] == 0
     assert computed == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("keeping")
+def test_parts_follow_the_users_equations_and_no_result(
+    tiny: Path, command: Command, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tiny))
+    Path("my_heat.py").write_text(OWN_HEAT)
+    model = Path("run/model/model.json")
+    model.write_text(model.read_text().replace('"class": "Heat"', '"class": "my_heat.MyHeat"'))
+    assert command("likelihood", "run/model", *QUICK, "--data", "data")[0] == 0
+    assert Path("run/model/likelihood.nc").is_file()  # beside the model's own files
+    computed.clear()
+    assert command("likelihood", "run/model", *QUICK, "--data", "data")[0] == 0
+    assert computed == []
+    Path("my_heat.py").write_text(OWN_HEAT + "# another equation\n")
+    assert command("likelihood", "run/model", *QUICK, "--data", "data")[0] == 0
+    assert computed == [0, 1, 2, 3]
+
+
+def test_one_probe_is_said_to_have_no_error_bar(tiny: Path, command: Command) -> None:
+    for probes in ("1", "hutch++3"):
+        code, said, error = command("likelihood", "run", *QUICK, "--limit", "1", "--probes", probes)
+        assert code == 0, error
+        assert "nan" not in said and "trace error unknown, as one probe has no error bar" in said
+
+
+def test_the_help_names_the_methods_and_which_is_the_default(command: Command) -> None:
+    said = " ".join(command("likelihood", "--help")[1].split())
+    assert "adams, the default" in said and all(name in said for name in METHODS)
 
 
 def test_parts_of_other_work_stay(tiny: Path, command: Command) -> None:
@@ -329,6 +370,12 @@ def test_an_interrupted_command_says_that_it_goes_on(
             "target_error needs a number of probes to begin with; got --probes exact",
         ),
         ("--target-error -1", "a target above 0 nats, and finite; got -1.0"),
+        ("--data nowhere --method rk_45", "unknown method 'rk_45'"),
+        ("--data nowhere --seed -1", "seed"),
+        ("--data nowhere --rtol 0", "rtol must be positive and finite; got 0.0"),
+        ("--data nowhere --atol -1", "atol must be positive and finite; got -1.0"),
+        ("--data nowhere --probes few", "probes must be a number"),
+        ("--offset 0.5", "offset is that of quantised data; give its --quantum too. Got --offset 0.5"),
         ("--method rk_45", "unknown method 'rk_45'. Did you mean 'rk45'?"),
         ("--data nowhere", "no file or folder 'nowhere'"),
         ("--chunks 3", "there is no option 'chunks'. Did you mean 'chunk'?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -184,6 +185,29 @@ def test_recipe_refuses_what_it_cannot_make(folder: Path, tmp_path: Path) -> Non
 
 # ---- naming an action
 
+OWN = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Own:
+    scale: float = 2.0
+
+    def __call__(self, x):
+        return self.scale * x.flatten(1).sum(1)
+
+
+def failing(x):
+    return 1 / 0
+
+
+class Failing:
+    def __call__(self, x):
+        return 1 / 0
+"""
+
 
 def test_actions_are_found_by_word_file_and_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = torch.randn(5, 1, 4, 4, generator=rng(0), dtype=torch.float64)
@@ -191,6 +215,8 @@ def test_actions_are_found_by_word_file_and_module(tmp_path: Path, monkeypatch: 
         "def gaussian(x, stiffness=1.0):\n    return 0.5 * stiffness * x.square().flatten(1).sum(1)\n"
         "class Shifted:\n    def __init__(self, by=0.0):\n        self.by = by\n"
         "    def __call__(self, x):\n        return gaussian(x - self.by)\n"
+        "class Strict(Shifted):\n    def __init__(self, by):\n        self.by = float(by)\n"
+        "def needy(x, mass):\n    return mass * gaussian(x)\n"
         "def wrong(x):\n    return x.square()\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -214,7 +240,7 @@ def test_actions_are_found_by_word_file_and_module(tmp_path: Path, monkeypatch: 
         ("LatticePhi4", {"coupling": 0, "hopping": 0.5}, "below 0.5 = 1/\\(2d\\) in 1 dimensions, or Z is infinite"),
         ("my_action.py:gaussian", {"stiffnes": 1}, "Did you mean 'stiffness'"),
         ("my_action.py:needy", {}, "needs the setting 'mass', as in --action_settings.mass VALUE"),
-        ("my_action.py:Shifted", {"by": "x"}, "TypeError"),
+        ("my_action.py:Strict", {"by": "x"}, "my_action.py:Strict' with .*: ValueError: could not convert"),
     ):
         with pytest.raises(ValueError, match=message):
             find_action(name, settings)

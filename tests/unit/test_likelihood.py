@@ -343,7 +343,11 @@ def test_what_is_refused() -> None:
         (x + 1.0, {}, "outside the support"),
         (x + 1.0, {"scored": "state"}, "outside the support"),
         (x, {"method": "rk5"}, "unknown method 'rk5'. Did you mean 'rk45'?"),
-        (x, {"trace": "exat"}, "trace must be 'exact' or an estimator, such as Hutchinson(8); got 'exat'. Did you mean 'ex"),
+        (
+            x,
+            {"trace": "exat"},
+            "trace must be 'exact' or an estimator, such as Hutchinson(8); got 'exat'. Did you mean 'ex",
+        ),
         (x, {"trace": "hutchinson"}, "Did you mean 'Hutchinson'?"),
         (x, {"condition": torch.zeros(2, 5)}, "for each of 3 fields, or one for all; got the shape (2, 5)"),
         (x, {"scored": "clean"}, "scored must be 'field', 'noised' or 'state'; got 'clean'"),
