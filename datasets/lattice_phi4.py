@@ -76,6 +76,7 @@ def make(
             f"{configurations} configurations, {sites} sites, {thermalisation} trajectories."
         )
     action = Phi4Action(hopping, coupling)
+    action.check_finite(2)
     grid = Grid((sites, sites), float(sites), "periodic")
     count = sum(chains.values())
     generator = keyed_generator(seed, NAME)

@@ -38,7 +38,6 @@ from physdiff.model import FieldModel
 from physdiff.randomness import keyed_generator, require_seed
 from physdiff.trace import Hutchinson
 
-
 APART = 4.0  # combined standard errors between reweighted and held-out means that are still chance
 
 

@@ -48,7 +48,8 @@ class WhitenedAdams(Solver):
     """Adams' predictor and corrector in whitened coordinates.
 
     Attributes:
-        order: 2 to 5. Up to about 12 evaluations 3 is the safest, from 24 on 5 the most accurate (measured).
+        order: 2 to 5. Up to about 12 evaluations 3 is the safest, from 24 on 5 the most accurate
+            (`experiments/benchmarks/few_steps.md`).
     """
 
     order: int = 4  # pyright: ignore[reportIncompatibleVariableOverride]  # here a matter of settings

@@ -265,7 +265,7 @@ def test_a_free_field_that_has_no_constant_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="or Z is infinite"):
             Phi4Action(most, 0.0)(torch.ones(1, 1, *shape))
         assert float(Phi4Action(0.49, 0.01)(torch.ones(1, 1, *shape))) < 10
-    with pytest.raises(ValueError, match="below 0.25 = 1/\\(2d\\) in 2 dimensions, or Z is infinite; got 0.25"):
+    with pytest.raises(ValueError, match=r"below 0.25 = 1/\(2d\) in 2 dimensions, or Z is infinite; got 0.25"):
         make(tmp_path / "set", hopping=0.25, coupling=0.0, progress=False)
     assert not (tmp_path / "set").exists()
 

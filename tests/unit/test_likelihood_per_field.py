@@ -174,6 +174,20 @@ class Bent(nn.Module):
         return self.size * torch.tanh(self.slope * rolled + shift)
 
 
+def test_one_condition_is_that_of_all_fields() -> None:
+    law = smooth_reference(plane())
+    model = Denoiser(Bent(), ReferencePath(fit_clock(Heat(law.basis), law), law, 0.2))
+    x, one = law.sample(3, torch.Generator().manual_seed(9)), torch.full((1, 1, 3, 4), 0.7, dtype=torch.float64)
+    settings: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "chunk": 2}
+    shared = log_likelihood(model, x, condition=one, **settings)
+    each = log_likelihood(model, x, condition=one.expand(3, 1, 3, 4), **settings)
+    torch.testing.assert_close(shared.log_prob, each.log_prob, rtol=0, atol=1e-11)
+    back = decode(model, shared.latent, condition=one, **settings).fields
+    torch.testing.assert_close(
+        back, decode(model, shared.latent, condition=one.expand(3, 1, 3, 4), **settings).fields, rtol=0, atol=1e-11
+    )
+
+
 @pytest.mark.parametrize("trace", [ExactTrace(), Hutchinson(4, target=0.3, most=16)], ids=lambda t: type(t).__name__)
 def test_every_field_keeps_its_own_condition(trace: TraceEstimator) -> None:
     """Where fields arrive one after the other, and where some need more probes than others; there and back."""
