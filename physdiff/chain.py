@@ -44,7 +44,9 @@ from physdiff.processes.variance_exploding import VarianceExploding
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.registry import nearest
 from physdiff.schedules import TableClock
-from physdiff.solvers.time_grid import LogSpaced, TimeGrid
+from physdiff.solvers.reference_splitting import ReferenceSplitting
+from physdiff.solvers.suited_grid import suited_grid
+from physdiff.solvers.time_grid import TimeGrid
 
 SCHEDULES = ("linear", "cosine")
 
@@ -130,8 +132,9 @@ class Chain:
 
     @classmethod
     def of(cls, path: ReferencePath, steps: int, time_grid: TimeGrid | None = None) -> Chain:
-        """The chain whose levels are where a sample of `steps` steps stops; `LogSpaced()` when no grid is given."""
-        times = (LogSpaced() if time_grid is None else time_grid).times(path, steps).flip(0)
+        """The chain whose levels are where a sample of `steps` steps stops, by default as `sample` does."""
+        grid = suited_grid(ReferenceSplitting(), path) if time_grid is None else time_grid
+        times = grid.times(path, steps).flip(0)
         return cls(path.process, path.clock.time(times))
 
     # ---- its coefficients

@@ -46,6 +46,7 @@ from physdiff.solvers import (
     ReverseDynamics,
     Solver,
     TimeGrid,
+    WhitenedAdams,
     solvers,
     time_grids,
 )
@@ -160,6 +161,7 @@ def rules() -> Iterator[Solver]:
     for cls in solvers.classes().values():
         if not cls.adaptive:
             yield from cls.examples()
+    yield WhitenedAdams(5)  # no example of the laws, as its start is of order 4
 
 
 def grids() -> list[TimeGrid]:

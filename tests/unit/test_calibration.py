@@ -83,7 +83,7 @@ def test_calibration_is_stored_and_interpolated(biased: tuple[Denoiser, Gaussian
         torch.testing.assert_close(again.at(time), wanted, rtol=1e-12, atol=0)
     torch.testing.assert_close(again.at(times.reshape(-1, 1, 1, 1)), torch.stack(expected), rtol=1e-12, atol=0)
     modes = torch.zeros(2, *shape, dtype=torch.float64)
-    plain = denoiser.posterior_variance(modes, as_time(0.5))
+    plain = denoiser.path.at(as_time(0.5)).posterior_variance.expand_as(modes)
     calibrated = Denoiser(Silent(), denoiser.path)
     calibrated.calibration = Calibration(table.log_times[:1], table.ratios[:1])
     torch.testing.assert_close(calibrated.posterior_variance(modes, as_time(0.5)), plain * table.ratios[0])
