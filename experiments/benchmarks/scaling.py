@@ -51,7 +51,7 @@ def measure() -> str:
     )  # fmt: skip
     second = table(
         ["process", "solver", *(f"{n}²" for n in REFINED)],
-        [[g["process"], g["what"], *(str(e) for e in g["evaluations"])] for g in growth],
+        [[g["process"], g["what"], *(str(e) if e > 0 else "over 400" for e in g["evaluations"])] for g in growth],
     )
     return "\n".join([
         "# Scaling\n", "`python -m experiments.benchmarks scaling` writes this page.\n", f"Machine: {machine()}.\n",
