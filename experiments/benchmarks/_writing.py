@@ -13,7 +13,10 @@ from matplotlib.figure import Figure
 from physdiff.evaluation.figure_style import MUTED, RULE, png, styled
 
 HERE = Path(__file__).parent
-INKS = ("#1f6fb5", "#e0861a", "#a83a6c", "#2a8c6e", "#6a51a3", "#b5651d", "#444b54", "#c23b22")
+INKS = (
+    "#1f6fb5", "#e0861a", "#a83a6c", "#2a8c6e", "#6a51a3", "#b5651d", "#444b54", "#c23b22", "#11889b", "#8a8a00",
+    "#d16ba5", "#5b7a3a",
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -47,6 +50,7 @@ def curves(
     """Curves on logarithmic axes: those whose name starts with `bold` in colour, the others in grey, PNG."""
     figure = Figure(figsize=(11, 6))
     axes = figure.subplots()
+    figure.subplots_adjust(left=0.09, right=0.7, top=0.97, bottom=0.12)  # names stand to the right of their curves
     ours = 0
     labels: list[tuple[float, float, str, str]] = []
     for name, values in lines.items():
