@@ -41,7 +41,7 @@ test-all: $(PEERS) ## All tests: slow ones, planted errors, and against other li
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'slow or peers or (not slow and not peers)'
 
 mutants: $(READY) ## Plant wrong maths, one line at a time; every one must be caught
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.power.mutants
+	OMP_NUM_THREADS=1 $(BIN)/python tests/power/mutants.py
 
 lint: $(READY) ## ruff and pyright
 	$(BIN)/ruff check .

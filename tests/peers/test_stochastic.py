@@ -5,19 +5,16 @@ The denoiser is that of a mixture, exactly. Tolerances are three times the error
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-import types
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from experiments.benchmarks._peers import k_diffusion
 from physdiff.basis import IdentityBasis
 from physdiff.chain import Chain
 from physdiff.clock import LinearClock
@@ -35,24 +32,7 @@ SIGMAS = torch.logspace(math.log10(8), math.log10(0.05), 13, dtype=torch.float64
 @pytest.fixture(scope="module")
 def sampling() -> Any:
     """`k_diffusion.sampling` alone: the package's own imports need torchvision."""
-    spec = importlib.util.find_spec("k_diffusion")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.fail("this test compares with 'k_diffusion', which is not there; `make test-all` installs it.")
-    names = ("k_diffusion", "k_diffusion.utils")
-    before = {name: sys.modules.get(name) for name in names}
-    package, utils = (types.ModuleType(name) for name in names)
-    utils.append_dims = lambda x, ndim: x[(..., *(None,) * (ndim - x.ndim))]  # type: ignore[attr-defined]
-    package.utils = utils  # type: ignore[attr-defined]
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules |= dict(zip(names, (package, utils), strict=True))
-    file = Path(spec.submodule_search_locations[0]) / "sampling.py"
-    loaded = importlib.util.spec_from_file_location("k_diffusion.sampling", file)
-    assert loaded is not None and loaded.loader is not None
-    module = importlib.util.module_from_spec(loaded)
-    loaded.loader.exec_module(module)
-    yield module
-    for name, known in before.items():
-        sys.modules.pop(name) if known is None else sys.modules.update({name: known})
+    return k_diffusion()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Wrong maths, planted one line at a time: a suite that stays green on any of these does not test what it says.
 
-    python -m tests.power.mutants [--processes 2] [WORD ...]
+    python tests/power/mutants.py [--processes 2] [WORD ...]
 
 copies the package, plants one error, runs the few tests named beside it, and exits with 1 if an error survives. The
 same tests are run on a clean copy first: a test that fails there kills nothing.
