@@ -23,7 +23,6 @@ from physdiff.flow_ends import (
     GaussianEnds,
     check_settings,
     condition_of,
-    device_of,
     estimator_of,
     field_of,
     per_mode,
@@ -125,7 +124,7 @@ def encode(
             members = slice(start, start + chunk)
             seeds = [keyed_generator(seed, "likelihood", first + i).initial_seed() for i in range(len(x))[members]]
             y, _ = state_of(denoiser, x[members], scored, seeds)
-            z = path.at(path.t_min).whiten(y).to(device_of(denoiser))
+            z = path.at(path.t_min).whiten(y).to(denoiser.device)
             given = None if condition is None else condition[members]
             latents.append(transport(ProbabilityFlow(denoiser, given, graph=graph), z)[0].cpu())
             bar.update(len(seeds))
@@ -274,7 +273,7 @@ class _Decoding:
     def __call__(self, latent: Tensor, condition: Tensor | None, seeds: list[int]) -> dict[str, Tensor]:
         """Results per field of latents, shape (n, channels, *grid)."""
         path, ends = self.denoiser.path, self.ends
-        z = latent.to(device_of(self.denoiser), torch.float64)
+        z = latent.to(self.denoiser.device, torch.float64)
         known = ends.log_terminal(z) + ends.constant + self.log_volume
 
         def solve(rows: Tensor | None, block: int) -> Solved:

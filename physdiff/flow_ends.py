@@ -73,11 +73,6 @@ def state_of(denoiser: ReverseModel, x: Tensor, scored: Scored, seeds: list[int]
     return path.without_noise(reference.mean + deviation)
 
 
-def device_of(denoiser: ReverseModel) -> torch.device:
-    """Where the model computes."""
-    return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-
-
 def field_of(denoiser: ReverseModel, z: Tensor) -> Tensor:
     """Fields x whose states m·x are whitened states at t_min, shape (n, channels, *grid): the way back from "field"."""
     path = denoiser.path

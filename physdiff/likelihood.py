@@ -26,7 +26,6 @@ from physdiff.flow_ends import (
     GaussianEnds,
     check_settings,
     condition_of,
-    device_of,
     estimator_of,
     per_mode,
     rows_of,
@@ -150,7 +149,7 @@ class _Scoring:
     def __call__(self, y: Tensor, condition: Tensor | None, seeds: list[int], log_volume: float) -> dict[str, Tensor]:
         """Results per field of states y at t_min, modes of shape (n, channels, *grid)."""
         path, ends = self.denoiser.path, self.ends
-        z = ends.start.whiten(y).to(device_of(self.denoiser))
+        z = ends.start.whiten(y).to(self.denoiser.device)
 
         def solve(rows: Tensor | None, block: int) -> Solved:
             some, given, keys = rows_of(rows, z, condition, seeds)

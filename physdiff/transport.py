@@ -26,6 +26,7 @@ from physdiff.probability_flow import ProbabilityFlow
 from physdiff.reference_angle import ReferenceAngle
 from physdiff.registry import nearest
 from physdiff.simulated_path import SimulatedPath
+from physdiff.solvers.adaptive_ode import worst_sample
 
 PER_FIELD = ("adams", *CLASSES)
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
@@ -123,7 +124,7 @@ class Transport:
         span = float(self.log_times.diff())
         # No step looks beyond the ends: a network knows nothing there, and τ grows exponentially. The first one is
         # given, since the solver's own guess is as long as the state is slow.
-        options: dict[str, Any] = {"norm": _worst_sample, "step_t": self.log_times, "first_step": span / 32}
+        options: dict[str, Any] = {"norm": _worst_field, "step_t": self.log_times, "first_step": span / 32}
         if self.method in FIXED:
             options = {"step_size": span / self.steps}
         count = 0
@@ -145,8 +146,7 @@ def _root_mean_square(x: Tensor, count: int) -> Tensor:
     return (x.flatten(1).square().sum(1) / count).sqrt()
 
 
-def _worst_sample(state: tuple[Tensor, ...] | Tensor) -> Tensor:
-    """Largest root mean square over samples, of all parts of the state."""
+def _worst_field(state: tuple[Tensor, ...] | Tensor) -> Tensor:
+    """Largest root mean square over fields, of all parts of the state."""
     parts = state if isinstance(state, tuple) else (state,)
-    norms = [part.flatten(1).square().mean(1).sqrt().max() for part in parts if part.numel() > 0 and part.ndim > 0]
-    return torch.stack(norms).max()
+    return torch.stack([worst_sample(part) for part in parts if part.numel() > 0 and part.ndim > 0]).max()

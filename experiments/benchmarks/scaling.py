@@ -87,7 +87,7 @@ def _cost(shape: tuple[int, ...]) -> dict[str, object]:
         models["network"].velocity(y, path.at(0.5).time)
 
     calls: dict[str, Callable[[], None]] = {name: lambda m=m: step(m) for name, m in models.items()}
-    seconds = _medians({**calls, "velocity": velocity}, repeats=9 if math.prod(shape) < 1e5 else 5)
+    seconds = medians({**calls, "velocity": velocity}, repeats=9 if math.prod(shape) < 1e5 else 5)
     cells = math.prod(shape)
     per_cell = {name: 1e9 * s / cells for name, s in seconds.items()}
     return {
@@ -98,7 +98,7 @@ def _cost(shape: tuple[int, ...]) -> dict[str, object]:
     }
 
 
-def _medians(calls: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+def medians(calls: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()

@@ -51,7 +51,8 @@ def elbo(
         denoiser: The model or an exact denoiser, under any linear process.
         x: Clean fields in the model's units, shape (n, channels, *grid).
         steps: Steps of the chain, the last of them to the clean field.
-        time_grid: Where they are; `LogSpaced()` when not given, `chain.time_grid()` for the levels of a chain.
+        time_grid: Where they are; `LogSpaced()` when not given (give `Angle()` for the chain that `sample` runs by
+            default with `Ancestral`), `chain.time_grid()` for the levels of a chain.
         variance: Of the reverse kernels. With B the weight of the clean field in the mean, β̃ + |B|²U adds what is not
             known of the clean field: "reference" has U = cS/V, "learned" has `denoiser.posterior_variance`. "posterior"
             is DDPM's β̃, "upper" its β; a number in [0, 1], or one per mode, lies between them in log variance. The

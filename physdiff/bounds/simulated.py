@@ -170,7 +170,7 @@ class _Window:
 
     def mean(self, model: ScoreModel, later: Tensor, condition: Tensor | None) -> Tensor:
         """E[x_s | x_t], modes of shape (batch, channels, *grid)."""
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = model.device
         given = None if condition is None else condition.to(device)
         path, basis = self.path, self.path.basis
         with torch.no_grad():

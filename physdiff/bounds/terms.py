@@ -146,7 +146,7 @@ def missed_in_states(
     with_variance: bool,
 ) -> Missed:
     """What is missed in the states y_t of given clean deviations and unit noise, shape (batch, channels, *grid)."""
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    device = denoiser.device
     comoving = point.amplitude * deviation + point.noise_variance.sqrt() * noise
     y = point.restore(comoving).to(device)
     given = None if condition is None else condition.to(device)

@@ -100,7 +100,7 @@ def calibrate(
     if min(levels, chunk) < 1:
         raise ValueError(f"levels and chunk must be at least 1; got levels = {levels}, chunk = {chunk}.")
     require_seed(seed)
-    device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    device = denoiser.device
     clean = path.basis.forward(fields.to("cpu", torch.float64))
     first, last = (float(path.at(t).time.log()) for t in (path.t_min, 1.0))
     log_times = torch.linspace(first, last, levels, dtype=torch.float64)

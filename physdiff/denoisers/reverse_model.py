@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from physdiff.path import ReferencePath
@@ -25,6 +26,11 @@ class ReverseModel(nn.Module, ABC):
     def __init__(self, path: ReferencePath | SimulatedPath) -> None:
         super().__init__()
         self.path = path
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters lie; the CPU if it has none."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @abstractmethod
     def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -168,7 +168,7 @@ class AdaptiveODE(Solver):
     def _options(self, log_times: Tensor) -> dict[str, Any]:
         ends = log_times[[0, -1]]
         if issubclass(SOLVERS[self.method], RKAdaptiveStepsizeODESolver):
-            return {"norm": _worst_sample, "step_t": ends, "first_step": float(-ends.diff()) * FIRST}
+            return {"norm": worst_sample, "step_t": ends, "first_step": float(-ends.diff()) * FIRST}
         return {}
 
     def _solved(self, flow: _Flow, z: Tensor, log_times: Tensor) -> Tensor:
@@ -238,6 +238,6 @@ def _or_floating_point_error(solver: AdaptiveODE, solve: Callable[..., Any], *ar
         ) from None
 
 
-def _worst_sample(state: Tensor) -> Tensor:
+def worst_sample(state: Tensor) -> Tensor:
     """Largest root mean square of a sample."""
     return state.flatten(1).square().mean(1).sqrt().max() if state.ndim > 1 else state.abs().max()

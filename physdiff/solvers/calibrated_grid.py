@@ -27,7 +27,6 @@ from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
 from physdiff.solvers.angle_grid import Angle, mode_weights
 from physdiff.solvers.equal_shares import equal_areas
-from physdiff.solvers.memory import device_of
 from physdiff.solvers.time_grid import LogSpaced, Path, TimeGrid
 
 FLOOR = 0.1  # of the mean density, relative to the angle grid's: pilots do not meet everything
@@ -108,7 +107,7 @@ class Calibrated(TimeGrid):
                     f"the condition needs one entry a pilot, or one for all: shape ({pilots}, ...) or (1, ...); got "
                     f"{tuple(condition.shape)}."
                 )
-            condition = condition.to(device_of(model)).expand(pilots, *condition.shape[1:])
+            condition = condition.to(model.device).expand(pilots, *condition.shape[1:])
         pilot_grid = Angle() if isinstance(model.path, ReferencePath) else LogSpaced()
         times = pilot_grid.between(model.path, steps - 1)
         log_times, density, own = _measured(model, times, order, _starts(model, pilots, seed), condition)
@@ -122,7 +121,7 @@ class Calibrated(TimeGrid):
 def _starts(model: ReverseModel, pilots: int, seed: int) -> Tensor:
     """Whitened states at t = 1, shape (pilots, channels, *grid)."""
     seeds = [keyed_generator(seed, "pilot", i).initial_seed() for i in range(pilots)]
-    return SampleNoise(seeds, "start")(tuple(model.path.reference.spectrum.shape)).to(device_of(model))
+    return SampleNoise(seeds, "start")(tuple(model.path.reference.spectrum.shape)).to(model.device)
 
 
 def _measured(

@@ -40,7 +40,7 @@ def fitting_chunk(
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f"memory_limit must be a positive whole number of bytes; got {limit!r}.")
-    device = device_of(model)
+    device = model.device
     one = _peak(model, 1, condition, dtype, device)
     each = max(_peak(model, 2, condition, dtype, device) - one, 0)
     fixed = max(one - each, 0)
@@ -53,11 +53,6 @@ def fitting_chunk(
             f"{'the limit is' if limit is not None else 'free are'} {in_words(free)}."
         )
     return min(found, most)
-
-
-def device_of(model: torch.nn.Module) -> torch.device:
-    """Where a model's parameters lie; the CPU if it has none."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def free_memory(device: torch.device) -> int:

@@ -16,7 +16,7 @@ from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
 from physdiff.settings import is_whole
-from physdiff.solvers.memory import device_of, fitting_chunk
+from physdiff.solvers.memory import fitting_chunk
 from physdiff.solvers.reference_splitting import ReferenceSplitting
 from physdiff.solvers.solver import ReverseDynamics, Solver
 from physdiff.solvers.suited_grid import suited_grid
@@ -75,7 +75,7 @@ def sample(
     _check(denoiser, n, solver, seed, dtype, chunk)
     solver = ReferenceSplitting() if solver is None else solver
     times = (suited_grid(solver, denoiser.path) if time_grid is None else time_grid).times(denoiser.path, steps)
-    given = _per_sample(condition, n, device_of(denoiser))
+    given = _per_sample(condition, n, denoiser.device)
     if chunk == "auto" or memory_limit is not None:
         most = n if chunk == "auto" else chunk
         most = fitting_chunk(denoiser, most, memory_limit, given, dtype)
@@ -124,7 +124,7 @@ class _Loop:
         )
         noise = SampleNoise(seeds, "solver")
         white = SampleNoise(seeds, "start")(tuple(path.reference.spectrum.shape))
-        y = path.at(1.0).unwhiten(white.to(device_of(self.model), self.dtype))
+        y = path.at(1.0).unwhiten(white.to(self.model.device, self.dtype))
         if isinstance(self.callback, Trajectory):
             self.callback(self.times[0], y)
         for t, s in pairwise(self.times):

@@ -14,9 +14,8 @@ the clean field, where log τ has no end, follows the reference's flow.
 Each sample has a Brownian path of its own, seeded by its own noise: it is the same in any batch. With a tolerance each
 sample is solved on its own as well, because torchsde has one step for a batch. Its global draws are undone.
 
-The interval, its tree of Brownian bridges above all, costs more than the arithmetic of small fields: 50 steps of
-32 fields took 0.40 s against 0.08 s of the plain loop of `EulerMaruyama` at 16², 1.10 against 0.57 s at 64², and three
-quarters of a solve went into the intervals. Use this rule where the path matters, not only its law.
+The interval, its tree of Brownian bridges above all, costs more than the arithmetic of small fields
+(`experiments/benchmarks/brownian.md`). Use this rule where the path matters, not only its law.
 
 Source: Rößler (2010), table 6.2 (SRA1); Kidger, Foster, Li and Lyons (2021), appendix E, for the Brownian interval.
 """

@@ -6,7 +6,7 @@ With z and x as in `whitened_coordinates`, dz/dx = f, and p = order − 1, a ste
     correct    z_n = z_{n−1} + ∫ over the last step of the polynomial through f_n, ..., f_{n−p}       (Moulton)
     predict    z*_{n+1} = z_n + ∫ over this step of the polynomial through f_n, ..., f_{n−p+1}        (Bashforth)
 
-The correction is what makes the order p + 1: without it errors are 10 to 40 times larger on equal steps of the angle.
+The correction is what makes the order p + 1.
 Each mode has its own x, hence its own polynomials (`adams`). Stiffness is in x, exactly; the step sees how fast the
 non-Gaussian part turns.
 

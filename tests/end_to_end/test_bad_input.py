@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -15,10 +14,10 @@ import h5py
 import pytest
 import torch
 import yaml
+from conftest import CONFIG
 from torch import Tensor
 
 import physdiff.likelihood
-from datasets.turbulence import make
 from physdiff import FieldModel, cli, load_fields
 from physdiff.basis import SpectralBasis
 from physdiff.clock import LinearClock
@@ -34,13 +33,6 @@ from physdiff.solvers import sample
 from physdiff.training.settings import TrainSettings
 
 pytestmark = pytest.mark.xdist_group("bad input")  # one worker trains the run for all
-CONFIG = {
-    "process": "Heat",
-    "data": {"path": "data", "homogeneous": True},
-    "network": {"width": 4, "multipliers": [1, 2]},
-    "training": {"steps": 2, "batch_size": 4},
-    "run": "run",
-}
 PHYSICS = """
 from dataclasses import dataclass
 import torch
@@ -70,28 +62,8 @@ class Bare(LinearProcess):
 Refused = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data (16²), a config and a run of two steps."""
-    folder = tmp_path_factory.mktemp("work")
-    make(folder / "data", train_runs=4, valid_runs=2, test_runs=2, cells=16, duration=2.0, progress=False)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert cli.run(["train", "config.yaml"]) == 0
-    return folder
-
-
 @pytest.fixture
-def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, a copy that a test may spoil."""
-    folder = Path(shutil.copytree(trained, tmp_path / "work"))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def refused(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+def refused(tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Run a command line; expect exit code 2 and one line that holds all the words, which is returned."""
 
     def check(*arguments: str, words: tuple[str, ...]) -> str:
@@ -127,14 +99,14 @@ def refused(work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         ("method", "dopry5", ("dopry5", "dopri5")),
     ],
 )
-def test_likelihood(refused: Refused, work: Path, option: str, value: str, words: tuple[str, ...]) -> None:
+def test_likelihood(refused: Refused, tiny: Path, option: str, value: str, words: tuple[str, ...]) -> None:
     refused("likelihood", "run", f"--{option}={value}", words=words)
-    assert not (work / "run" / "likelihood.nc").exists()
+    assert not (tiny / "run" / "likelihood.nc").exists()
 
 
-def test_likelihood_of_a_model(trained: Path) -> None:
-    model = FieldModel.load(trained / "run")
-    data = load_fields(trained / "data", split="test").first(2)
+def test_likelihood_of_a_model(tiny_run: Path) -> None:
+    model = FieldModel.load(tiny_run / "run")
+    data = load_fields(tiny_run / "data", split="test").first(2)
     with pytest.raises(ValueError, match="'field' or 'noised'"):
         model.log_likelihood(data, scored="state")
     fields = model.normalised(data)
@@ -149,10 +121,10 @@ def test_likelihood_of_a_model(trained: Path) -> None:
         physdiff.likelihood.log_likelihood(model.denoiser, fields[:0])
 
 
-def test_a_step_that_shrinks_to_nothing(trained: Path) -> None:
+def test_a_step_that_shrinks_to_nothing(tiny_run: Path) -> None:
     """A velocity that is random at each call cannot be integrated to any tolerance."""
-    model = FieldModel.load(trained / "run")
-    fields = model.normalised(load_fields(trained / "data", split="test").first(1))
+    model = FieldModel.load(tiny_run / "run")
+    fields = model.normalised(load_fields(tiny_run / "data", split="test").first(1))
     generator = torch.Generator().manual_seed(0)
 
     def erratic(x: Tensor, *_: object) -> Tensor:
@@ -180,11 +152,11 @@ def test_a_step_that_shrinks_to_nothing(trained: Path) -> None:
 )
 @pytest.mark.parametrize("dotted", [False, True])
 def test_process_file(
-    refused: Refused, work: Path, request: pytest.FixtureRequest, source: str, member: str, words: tuple[str, ...],
+    refused: Refused, tiny: Path, request: pytest.FixtureRequest, source: str, member: str, words: tuple[str, ...],
     dotted: bool,
 ) -> None:  # fmt: skip
     stem = f"physics_{zlib.crc32(request.node.name.encode())}"
-    (work / f"{stem}.py").write_text(source)
+    (tiny / f"{stem}.py").write_text(source)
     name = f"{stem}.{member[1:] or 'Any'}" if dotted else f"{stem}.py{member}"
     refused("train", "config.yaml", "--process", name, words=(f"process '{name}': ", *words))
     sys.modules.pop(stem, None)
@@ -282,8 +254,8 @@ def test_growth_that_does_no_harm_is_not_refused(settings: dict[str, Any]) -> No
 # ---- the command line
 
 
-def test_run_folder(refused: Refused, work: Path) -> None:
-    (work / "afile").write_text("")
+def test_run_folder(refused: Refused, tiny: Path) -> None:
+    (tiny / "afile").write_text("")
     refused("train", "config.yaml", "--run", "afile", words=("run folder 'afile' is a file; choose another",))
     refused("train", "config.yaml", "--run", "afile/in", words=("run folder 'afile' is a file; choose another",))
     refused("train", "config.yaml", "--run", "", words=("run must name a folder", "''"))
@@ -298,14 +270,14 @@ def test_run_folder(refused: Refused, work: Path) -> None:
         ({"data": ["a"]}, ("config.yaml: 'data' must hold settings by name", "['a']")),
     ],
 )
-def test_config(refused: Refused, work: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
-    (work / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
+def test_config(refused: Refused, tiny: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
+    (tiny / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
     refused("train", "config.yaml", words=words)
     refused("train", "--config=config.yaml", words=words)
 
 
-def test_config_that_is_no_text_or_not_named(refused: Refused, work: Path) -> None:
-    (work / "config.yaml").write_bytes(bytes(range(128, 256)))
+def test_config_that_is_no_text_or_not_named(refused: Refused, tiny: Path) -> None:
+    (tiny / "config.yaml").write_bytes(bytes(range(128, 256)))
     refused("train", "config.yaml", words=("config.yaml is not text",))
     refused("train", "--config", words=("--config needs a YAML file",))
     refused("train", "--config", "--run", "x", words=("--config needs a YAML file",))
@@ -358,14 +330,14 @@ def test_options_are_named_as_they_are_typed(refused: Refused, arguments: str, w
 
 
 @pytest.mark.parametrize("words", ["mine.py", "mine.py:Bath", "Heat", "--config mine.py", "--config=mine.py"])
-def test_physics_in_the_place_of_a_config(refused: Refused, work: Path, words: str) -> None:
-    (work / "mine.py").write_text(PHYSICS)
+def test_physics_in_the_place_of_a_config(refused: Refused, tiny: Path, words: str) -> None:
+    (tiny / "mine.py").write_text(PHYSICS)
     physics = words.removeprefix("--config").strip(" =")
     refused("train", *words.split(), words=("train takes a YAML file", f"--process {physics}."))
 
 
-def test_a_file_named_without_its_ending(refused: Refused, work: Path) -> None:
-    (work / "damped_wav.py").write_text("class DampedWav:\n    pass\n")
+def test_a_file_named_without_its_ending(refused: Refused, tiny: Path) -> None:
+    (tiny / "damped_wav.py").write_text("class DampedWav:\n    pass\n")
     for command in (("train", "config.yaml", "--process", "damped_wav"), ("processes", "check", "damped_wav")):
         said = refused(*command, words=("unknown process 'damped_wav'",))
         assert "There is a file damped_wav.py here: say damped_wav.py or damped_wav.DampedWav." in said
@@ -381,7 +353,7 @@ def test_settings_are_listed_without_the_clock(refused: Refused, capsys: pytest.
     assert "clock = " not in capsys.readouterr().out
 
 
-def test_a_clock_may_be_given_all_the_same(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clock_may_be_given_all_the_same(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clock = ["--process", "Heat", "--process.clock", "LinearClock", "--process.clock.duration", "0.123456789"]
     assert cli.run(["train", "config.yaml", *clock, "--run", "clocked"]) == 0
     said = capsys.readouterr().out
@@ -389,7 +361,7 @@ def test_a_clock_may_be_given_all_the_same(work: Path, capsys: pytest.CaptureFix
     assert re.search(r"loss [\d.]+ \(lower is better; below 1 is structure beyond the Gaussian field\)$", said, re.M)
 
 
-def test_the_loss_of_a_simulated_process_says_what_it_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_loss_of_a_simulated_process_says_what_it_is(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "config.yaml", "--process", "AllenCahn", "--run", "simulated"]) == 0
     said = capsys.readouterr().out
     assert re.search(
@@ -418,8 +390,8 @@ def test_no_command_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]
         ({"process": {"class": "Heat"}}, ("damaged or of another version", "no 'settings'")),
     ],
 )
-def test_model(refused: Refused, work: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
-    file = work / "run" / "model" / "model.json"
+def test_model(refused: Refused, tiny: Path, change: dict[str, object], words: tuple[str, ...]) -> None:
+    file = tiny / "run" / "model" / "model.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     refused("sample", "run", words=("model.json", *words))
 
@@ -440,11 +412,11 @@ def test_evaluation_settings(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])
-def test_seeds(trained: Path, seed: int) -> None:
+def test_seeds(tiny_run: Path, seed: int) -> None:
     with pytest.raises(ValueError, match=f"seed .*got {seed}"):
         TrainSettings(steps=1, seed=seed)
     with pytest.raises(ValueError, match=f"seed .*got {seed}"):
-        sample(FieldModel.load(trained / "run").denoiser, 1, seed=seed)
+        sample(FieldModel.load(tiny_run / "run").denoiser, 1, seed=seed)
 
 
 # ---- data
@@ -472,8 +444,8 @@ def _words_for_an_extent(file: h5py.File) -> None:
         (_words_for_an_extent, ("dimension 'x'", "grid_extent", "'wide'")),
     ],
 )
-def test_data(refused: Refused, work: Path, spoil: Callable[[h5py.File], None], words: tuple[str, ...]) -> None:
-    with h5py.File(work / "data" / "data" / "train" / "turbulence.hdf5", "r+") as file:
+def test_data(refused: Refused, tiny: Path, spoil: Callable[[h5py.File], None], words: tuple[str, ...]) -> None:
+    with h5py.File(tiny / "data" / "data" / "train" / "turbulence.hdf5", "r+") as file:
         spoil(file)
     refused("train", "config.yaml", "--run", "new", words=("turbulence.hdf5", *words))
-    assert not (work / "new").exists()
+    assert not (tiny / "new").exists()
