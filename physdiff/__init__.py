@@ -9,6 +9,7 @@ from physdiff.bounds import Bound, continuous_elbo, elbo, simulated_elbo
 from physdiff.chain import Chain
 from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock
 from physdiff.clock_fit import fit_clock
+from physdiff.condition import Condition
 from physdiff.data.fields import FieldData, load_fields
 from physdiff.decoding import Decoded, decode, draw, encode
 from physdiff.denoisers import (
@@ -70,7 +71,7 @@ load = FieldModel.load
 
 __all__ = [
     "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Basis",
-    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "DPMSolver", "Decoded", "Denoiser", "EmpiricalDenoiser",
+    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "DPMSolver", "Decoded", "Denoiser", "EmpiricalDenoiser",
     "Estimate", "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData", "FieldModel",
     "GaussianDenoiser", "GaussianField", "GaussianScore", "Graph", "GraphBasis", "Grid", "Heun", "HutchPlusPlus",
     "Hutchinson", "IdentityBasis", "ImportanceWeights", "Karras", "Kernel", "LinearClock", "LinearProcess",

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from physdiff.condition import Given, per_field
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.estimate import Solved, estimated, student_interval, target_reached
 from physdiff.flow_ends import (
     GaussianEnds,
     check_settings,
-    condition_of,
     estimator_of,
     field_of,
     per_mode,
@@ -96,7 +96,7 @@ def encode(
     scored: Scored = "field",
     seed: int = 0,
     first: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     differentiable: bool | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -116,7 +116,7 @@ def encode(
     transport = Transport(path, method, rtol, atol, steps)
     check_settings(scored, chunk, seed, first)
     check_fields(x, path.reference.channels, path.basis)
-    condition, graph = condition_of(condition, len(x)), wants_graph(differentiable, x)
+    condition, graph = per_field(condition, len(x)), wants_graph(differentiable, x)
     x = x if graph else x.detach()
     latents = [torch.zeros((0, *x.shape[1:]), dtype=torch.float64)]
     with tqdm(total=len(x), desc="encode", unit="field", disable=not progress, leave=False) as bar:
@@ -144,7 +144,7 @@ def decode(
     seed: int = 0,
     first: int = 0,
     roundtrip: bool = False,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     differentiable: bool | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -172,7 +172,7 @@ def decode(
     scored = _convention(path) if scored is None else scored
     _check_decoding(denoiser, latent, scored, chunk, seed, first)
     estimator = None if trace is None else estimator_of(trace)
-    condition, graph = condition_of(condition, len(latent)), wants_graph(differentiable, latent)
+    condition, graph = per_field(condition, len(latent)), wants_graph(differentiable, latent)
     latent = latent if graph else latent.detach()
     decoding = _Decoding(denoiser, estimator, transport, graph, roundtrip, scored)
     parts: list[dict[str, Tensor]] = []
@@ -270,7 +270,7 @@ class _Decoding:
         # A density of fields is that of their states times |det m|.
         self.log_volume = path.without_noise(path.reference.mean)[1] if scored == "field" else 0.0
 
-    def __call__(self, latent: Tensor, condition: Tensor | None, seeds: list[int]) -> dict[str, Tensor]:
+    def __call__(self, latent: Tensor, condition: Given | None, seeds: list[int]) -> dict[str, Tensor]:
         """Results per field of latents, shape (n, channels, *grid)."""
         path, ends = self.denoiser.path, self.ends
         z = latent.to(self.denoiser.device, torch.float64)

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, require_seed
@@ -27,17 +28,6 @@ def estimator_of(trace: TraceEstimator | str) -> TraceEstimator:
             f"{nearest(str(trace), ['exact', *(cls.__name__ for cls in TraceEstimator.__subclasses__())])}"
         )
     return ExactTrace()
-
-
-def condition_of(condition: Tensor | None, n: int) -> Tensor | None:
-    """The condition of each of n fields, shape (n, ...); one is that of all."""
-    if condition is None:
-        return None
-    if condition.ndim == 0 or len(condition) not in (1, n):
-        raise ValueError(
-            f"a condition must be given for each of {n} fields, or one for all; got the shape {tuple(condition.shape)}."
-        )
-    return condition.expand(n, *condition.shape[1:])
 
 
 def wants_graph(differentiable: bool | None, x: Tensor) -> bool:
@@ -106,8 +96,8 @@ class GaussianEnds:
 
 
 def rows_of(
-    rows: Tensor | None, z: Tensor, condition: Tensor | None, seeds: list[int]
-) -> tuple[Tensor, Tensor | None, list[int]]:
+    rows: Tensor | None, z: Tensor, condition: Given | None, seeds: list[int]
+) -> tuple[Tensor, Given | None, list[int]]:
     """States, conditions and seeds of some of the fields; of all, if rows is None."""
     if rows is None:
         return z, condition, seeds

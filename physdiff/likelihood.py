@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from physdiff.condition import Given, per_field
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.estimate import Solved, estimated, target_reached
 from physdiff.flow_ends import (
     GaussianEnds,
     check_settings,
-    condition_of,
     estimator_of,
     per_mode,
     rows_of,
@@ -54,7 +54,7 @@ def log_likelihood(
     first: int = 0,
     roundtrip: bool = False,
     terminal: Callable[[Tensor], Tensor] | None = None,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     differentiable: bool | None = None,
     chunk: int = 64,
     progress: bool = False,
@@ -97,7 +97,7 @@ def log_likelihood(
     check_fields(x, path.reference.channels, path.basis)
     if len(x) < 1:
         raise ValueError(f"a likelihood needs at least 1 field; got x of shape {tuple(x.shape)}.")
-    estimator, condition = estimator_of(trace), condition_of(condition, len(x))
+    estimator, condition = estimator_of(trace), per_field(condition, len(x))
     graph = wants_graph(differentiable, x)
     x = x if graph else x.detach()
     scoring = _Scoring(denoiser, estimator, transport, graph, roundtrip, terminal)
@@ -146,7 +146,7 @@ class _Scoring:
         self.graph, self.roundtrip = graph, roundtrip
         self.ends = GaussianEnds(denoiser.path, terminal)
 
-    def __call__(self, y: Tensor, condition: Tensor | None, seeds: list[int], log_volume: float) -> dict[str, Tensor]:
+    def __call__(self, y: Tensor, condition: Given | None, seeds: list[int], log_volume: float) -> dict[str, Tensor]:
         """Results per field of states y at t_min, modes of shape (n, channels, *grid)."""
         path, ends = self.denoiser.path, self.ends
         z = ends.start.whiten(y).to(self.denoiser.device)

@@ -214,6 +214,10 @@ class PathPoint:
     def noised(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """y at this time of clean modes, m y_0 + √S ε with noise on the support only, shape as `clean`."""
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64, device=generator.device)
+        return self.with_noise(clean, noise)
+
+    def with_noise(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """y at this time of clean modes and unit noise of their shape, which outside the support is left out."""
         deviation = self.amplitude.to(clean) * (clean - self.path.reference.mean.to(clean))
         comoving = torch.where(self._support.to(clean.device), deviation, 0.0)
         return self.restore(comoving + self.noise_variance.sqrt().to(clean) * noise.to(clean))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.path import ReferencePath
 from physdiff.trace import TraceEstimator
@@ -34,7 +35,7 @@ class ProbabilityFlow:
     def __init__(
         self,
         denoiser: ReverseModel,
-        condition: Tensor | None,
+        condition: Given | None,
         estimator: TraceEstimator | None = None,
         probes: Tensor | None = None,
         graph: bool = False,

@@ -24,6 +24,7 @@ from physdiff.bounds.bound import Bound
 from physdiff.bounds.discrete import expected_cost, sampled_cost
 from physdiff.bounds.door import Draws, checked_deviation, require_counts, require_linear, require_variance
 from physdiff.bounds.terms import Clean, missed_in_states, transition
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint
 
@@ -40,7 +41,7 @@ def continuous_elbo(
     draws: int = 4,
     seed: int = 0,
     first: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     chunk: int = 64,
     progress: bool = False,
 ) -> Bound:

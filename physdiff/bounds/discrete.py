@@ -25,6 +25,7 @@ from tqdm import tqdm
 from physdiff.bounds.bound import Bound
 from physdiff.bounds.door import Draws, checked_deviation, require_counts, require_linear, require_variance
 from physdiff.bounds.terms import Clean, Transition, Variance, missed_in_states, transition
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint
 from physdiff.solvers.time_grid import LogSpaced, TimeGrid
@@ -41,7 +42,7 @@ def elbo(
     draws: int = 4,
     seed: int = 0,
     first: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     chunk: int = 64,
     progress: bool = False,
 ) -> Bound:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from physdiff.bounds.terms import FRACTIONS, MODEL_SPREADS, Variance
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import ReferencePath
 from physdiff.randomness import keyed_generator, require_seed
@@ -54,7 +55,7 @@ def require_variance(variance: Variance, uncertainty: float) -> None:
         )
 
 
-def checked_deviation(path: ReferencePath | SimulatedPath, x: Tensor, condition: Tensor | None) -> Tensor:
+def checked_deviation(path: ReferencePath | SimulatedPath, x: Tensor, condition: Given | None) -> Tensor:
     """Modes of x − μ, for fields that have a density."""
     if x.ndim == 0 or len(x) < 1:
         raise ValueError(f"a bound needs at least 1 field; got x of shape {tuple(x.shape)}.")
@@ -77,7 +78,7 @@ class Draws:
     """
 
     def __init__(
-        self, deviation: Tensor, condition: Tensor | None, draws: int, seed: int, chunk: int, first: int = 0
+        self, deviation: Tensor, condition: Given | None, draws: int, seed: int, chunk: int, first: int = 0
     ) -> None:
         require_seed(seed)
         if first < 0:

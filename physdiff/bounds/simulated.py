@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from physdiff.bounds.bound import Bound
 from physdiff.bounds.door import Draws, checked_deviation, require_counts
+from physdiff.condition import Given
 from physdiff.denoisers.score import ScoreModel
 from physdiff.simulated_path import SimulatedPath
 
@@ -43,7 +44,7 @@ def simulated_elbo(
     draws: int = 4,
     seed: int = 0,
     first: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     chunk: int = 64,
     progress: bool = False,
 ) -> Bound:
@@ -168,7 +169,7 @@ class _Window:
             on_correction=turn * (spread.sqrt() * forgotten / known.clamp(min=math.sqrt(0.5))),
         )  # fmt: skip
 
-    def mean(self, model: ScoreModel, later: Tensor, condition: Tensor | None) -> Tensor:
+    def mean(self, model: ScoreModel, later: Tensor, condition: Given | None) -> Tensor:
         """E[x_s | x_t], modes of shape (batch, channels, *grid)."""
         device = model.device
         given = None if condition is None else condition.to(device)

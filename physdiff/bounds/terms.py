@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from physdiff.bridge import bridge
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint, ReferencePath
 
@@ -142,7 +143,7 @@ def missed_in_states(
     t: Tensor,
     deviation: Tensor,
     noise: Tensor,
-    condition: Tensor | None,
+    condition: Given | None,
     with_variance: bool,
 ) -> Missed:
     """What is missed in the states y_t of given clean deviations and unit noise, shape (batch, channels, *grid)."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.randomness import keyed_generator, require_seed
 
@@ -73,7 +74,7 @@ def calibrate(
     *,
     levels: int = 16,
     seed: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     chunk: int = 64,
 ) -> Calibration:
     """Measure ρ on fields that the denoiser was not trained on.

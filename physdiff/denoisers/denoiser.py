@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from physdiff.basis import Basis
+from physdiff.condition import Condition, Given
 from physdiff.denoisers.calibration import Calibration
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.path import PathPoint, ReferencePath
@@ -52,7 +53,7 @@ class Denoiser(PosteriorMean):
         self.whitened_input = whitened_input
         self.calibration: Calibration | None = None
 
-    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         if self.calibration is None:
             raise ValueError(
                 "what this model does not know was not measured, so it has no learned variance: run "
@@ -61,11 +62,11 @@ class Denoiser(PosteriorMean):
         point = self.path.at(t)
         return (self.calibration.at(point.time) * point.posterior_variance).to(modes).expand_as(modes)
 
-    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def residual(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         point = self.path.at(t)
         return self.output_scale(point).to(modes) * self.network_output(modes, point, t, condition)
 
-    def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def network_output(self, modes: Tensor, point: PathPoint, t: Tensor, condition: Given | None = None) -> Tensor:
         """N_θ in modes: the residual in units of `output_scale`, shape and dtype of `modes`."""
         return network_in_modes(self.network, self.path.basis, modes, point, t, self.whitened_input, condition)
 
@@ -86,7 +87,7 @@ def network_in_modes(
     point: PathPoint | SimulatedPoint,
     t: Tensor,
     whitened_input: bool,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
 ) -> Tensor:
     """A network that acts on fields, as a map of modes: its input of unit variance, with a whitened copy if asked."""
     parameter = next(network.parameters(), None)
@@ -95,7 +96,7 @@ def network_in_modes(
     field = basis.inverse(input_scale.to(modes) * point.deviation(modes)).to(dtype)
     if whitened_input:
         white = basis.inverse(point.whiten(modes)).to(dtype)
-        condition = white if condition is None else torch.cat([white, condition.to(dtype)], 1)
+        condition = white if condition is None else Condition.of(condition).behind(white)
     times = torch.as_tensor(t, dtype=dtype, device=modes.device).expand(modes.shape[0])
     return basis.forward(network(field, times, condition).to(modes.dtype))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from physdiff.basis import Basis
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.gaussian import GaussianField
 from physdiff.path import PathPoint, ReferencePath
@@ -30,12 +31,12 @@ class GaussianDenoiser(PosteriorMean):
         self.law = law
         self._path_of_law = None if law is None else ReferencePath(path.process, law, path.t_min)
 
-    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def residual(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         if self._path_of_law is None:
             return torch.zeros_like(modes)
         return self._path_of_law.at(t).wiener(modes) - self.path.at(t).wiener(modes)
 
-    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         path = self.path if self._path_of_law is None else self._path_of_law
         return path.at(t).posterior_variance.to(modes).expand_as(modes)
 
@@ -85,13 +86,13 @@ class MixtureDenoiser(PosteriorMean):
         joint = self.log_weights - 0.5 * quadratic.flatten(2).sum(2)
         return joint, means + amplitude * self.spectra / variance * shifted, self.spectra * noise / variance
 
-    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def residual(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         point = self.path.at(t)
         joint, posterior, _ = self._components(modes, point)
         expected = (_shares(joint, modes) * posterior).sum(1) - point.wiener(modes)
         return torch.where(self.path.reference.support, expected, 0.0)
 
-    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         joint, posterior, within = self._components(modes, self.path.at(t))
         share = _shares(joint, modes)
         between = posterior - (share * posterior).sum(1, keepdim=True)

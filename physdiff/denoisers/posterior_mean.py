@@ -12,6 +12,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.path import ReferencePath
 
@@ -29,7 +30,7 @@ class PosteriorMean(ReverseModel):
         super().__init__(path)
 
     @abstractmethod
-    def residual(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def residual(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """r = E[y₀ | y] − W(y), zero outside the support.
 
         Args:
@@ -38,30 +39,30 @@ class PosteriorMean(ReverseModel):
             condition: What the law is conditioned on, if anything.
         """
 
-    def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    def velocity(self, z: Tensor, time: Tensor, condition: Given | None = None) -> Tensor:
         time = per_row(time, z)
         point = self.path.at_time(time)
         rate = (time * point.pull_rate).to(z)
         t = self.path.clock.inverse(time).reshape(time.shape[:1])
         return rate * self.residual(point.unwhiten(z), t, condition)
 
-    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
+    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Given | None = None) -> Tensor:
         residual = self.residual(modes, t, condition)
         return self.path.at(t).push(self.path.at(s)).to(residual) * residual
 
-    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def posterior_variance(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """Var[y₀ | y] of each mode, zero outside the support, shape of `modes`; arguments as for `residual`.
 
         The reference's cS/V, unless a subclass knows its law's own.
         """
         return self.path.at(t).posterior_variance.to(modes).expand_as(modes)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """E[x₀ | x_t], fields of shape (batch, channels, *grid) at t of shape () or (batch,)."""
         y = self.path.basis.forward(x)
         return self.path.basis.inverse(self.path.at(t).wiener(y) + self.residual(y, t, condition))
 
-    def score(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """∇ log p_t(x), on the support, shape as x: −R(y − mμ)/V from the reference plus m r/S."""
         basis, point = self.path.basis, self.path.at(t)
         y = basis.forward(x)
@@ -71,7 +72,7 @@ class PosteriorMean(ReverseModel):
         comoving = weight.to(y) * self.residual(y, t, condition) - inverse_variance.to(y) * point.deviation(y)
         return basis.inverse(point.rotate(comoving))
 
-    def epsilon(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def epsilon(self, x: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """E[ε | x_t], the expected unit noise (in modes −√S · score), shape as x."""
         basis = self.path.basis
         root = self.path.at(t).noise_variance.sqrt()

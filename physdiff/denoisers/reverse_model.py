@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from physdiff.condition import Given
 from physdiff.path import ReferencePath
 from physdiff.simulated_path import SimulatedPath
 
@@ -33,11 +34,11 @@ class ReverseModel(nn.Module, ABC):
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @abstractmethod
-    def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    def velocity(self, z: Tensor, time: Tensor, condition: Given | None = None) -> Tensor:
         """dz/dlog τ of the probability flow at physical time τ, shape () or (batch,); whitened modes to the same."""
 
     @abstractmethod
-    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
+    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Given | None = None) -> Tensor:
         """What z moves by between t and s, both of shape (), with what the model says at (modes, t) held still."""
 
 

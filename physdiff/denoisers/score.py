@@ -18,6 +18,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from physdiff.condition import Given
 from physdiff.denoisers.denoiser import network_in_modes
 from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.simulated_path import SimulatedPath, SimulatedPoint
@@ -38,7 +39,7 @@ class ScoreModel(ReverseModel):
         super().__init__(path)
 
     @abstractmethod
-    def correction(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def correction(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """h = √V · score + z in modes, zero outside the support.
 
         Args:
@@ -47,7 +48,7 @@ class ScoreModel(ReverseModel):
             condition: What the law is conditioned on, if anything.
         """
 
-    def score(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def score(self, x: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """∇ log p_t(x) on the support, fields of shape (batch, channels, *grid) to the same."""
         basis, point = self.path.basis, self.path.at(t)
         y = basis.forward(x)
@@ -55,7 +56,7 @@ class ScoreModel(ReverseModel):
         scale = torch.where(support, torch.where(support, point.variance, 1.0).rsqrt(), 0.0)
         return basis.inverse(scale.to(y) * (self.correction(y, t, condition) - point.whiten(y)))
 
-    def velocity(self, z: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    def velocity(self, z: Tensor, time: Tensor, condition: Given | None = None) -> Tensor:
         time = per_row(time, z)
         point = self.path.at_time(time)
         modes = point.unwhiten(z)
@@ -78,7 +79,7 @@ class ScoreModel(ReverseModel):
         rate = moved + noise * (z - correction) - 0.5 * point.log_variance_rate.to(z) * z
         return torch.where(support.to(z.device), rate, 0.0)
 
-    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Tensor | None = None) -> Tensor:
+    def move(self, modes: Tensor, t: Tensor, s: Tensor, condition: Given | None = None) -> Tensor:
         here, there = self.path.at(t), self.path.at(s)
         rate = self._velocity(here.whiten(modes), modes, self.correction(modes, t, condition), here)
         if s == 0:  # log τ has no end; τ has
@@ -89,7 +90,7 @@ class ScoreModel(ReverseModel):
 class GaussianScore(ScoreModel):
     """The score of the Gaussian fields with the measured moments: what an untrained model is."""
 
-    def correction(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def correction(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         return torch.zeros_like(modes)
 
 
@@ -109,7 +110,7 @@ class NetworkScore(ScoreModel):
         self.network = network
         self.whitened_input = whitened_input
 
-    def correction(self, modes: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def correction(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         point = self.path.at(t)
         shape = network_in_modes(self.network, self.path.basis, modes, point, t, self.whitened_input, condition)
         return self.output_scale(point).to(modes) * shape

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from physdiff.condition import Condition, Given
 from physdiff.grid import Grid
 from physdiff.networks.embedding import TimeEmbedding
 from physdiff.networks.padding import Convolution
@@ -108,7 +109,7 @@ class UNet(nn.Module):
         self.last = Convolution(grid, features, self.channels)
         nn.init.zeros_(self.last.convolution.weight)
 
-    def forward(self, x: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, condition: Given | None = None) -> Tensor:
         """Evaluate the network.
 
         Args:
@@ -122,9 +123,10 @@ class UNet(nn.Module):
         Raises:
             ValueError: a shape differs from the above.
         """
-        self._check(x, time, condition)
+        fields = None if condition is None else Condition.of(condition).fields
+        self._check(x, time, fields)
         emb = self.embedding(time)
-        h = self.lift(x if condition is None else torch.cat((x, condition), dim=1))
+        h = self.lift(x if fields is None else torch.cat((x, fields), dim=1))
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.down):
             if level > 0:

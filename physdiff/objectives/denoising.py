@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.denoiser import Denoiser
+from physdiff.randomness import RowDraws
 
 
 class DenoisingLoss:
@@ -21,23 +23,25 @@ class DenoisingLoss:
     returns the loss of each sample, shape (batch,).
     """
 
-    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
-        n = x.shape[0]
-        shift = torch.rand(n, generator=generator, dtype=torch.float64)
-        order = torch.randperm(n, generator=generator)
-        stratified = (order + shift) / n
-        t = denoiser.path.t_min + (1 - denoiser.path.t_min) * stratified
-        return self.at(denoiser, x, t, generator)
+    def __call__(
+        self, denoiser: Denoiser, x: Tensor, draws: torch.Generator | RowDraws, condition: Given | None = None
+    ) -> Tensor:
+        draws = RowDraws.of(draws, len(x))
+        t = denoiser.path.t_min + (1 - denoiser.path.t_min) * draws.stratified()
+        return self.at(denoiser, x, t, draws, condition)
 
-    def at(self, denoiser: Denoiser, x: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+    def at(
+        self, denoiser: Denoiser, x: Tensor, t: Tensor, draws: torch.Generator | RowDraws,
+        condition: Given | None = None,
+    ) -> Tensor:  # fmt: skip
         """The loss of each sample at given times, t of shape (batch,)."""
         path = denoiser.path
         clean = path.basis.forward(x.to(torch.float64))
         point = path.at(t)
-        noisy = point.noised(clean, generator)
+        noisy = point.with_noise(clean, RowDraws.of(draws, len(x)).normal(*x.shape[1:]).to(clean))
         on = path.reference.support
         scale = torch.where(on, denoiser.output_scale(point), 1.0)
         target = torch.where(on, (clean - point.wiener(noisy)) / scale, 0.0)
-        error = denoiser.network_output(noisy, point, t) * on - target
+        error = denoiser.network_output(noisy, point, t, condition) * on - target
         expected = (point.posterior_variance / scale.square()).flatten(1).sum(1)
         return error.square().flatten(1).sum(1) / expected

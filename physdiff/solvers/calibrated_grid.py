@@ -22,6 +22,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given, per_field
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
@@ -78,7 +79,7 @@ class Calibrated(TimeGrid):
         steps: int = 64,
         order: int = 3,
         seed: int = 0,
-        condition: Tensor | None = None,
+        condition: Given | None = None,
     ) -> Self:
         """The grid that a model's own trajectories call for.
 
@@ -101,16 +102,11 @@ class Calibrated(TimeGrid):
             raise ValueError(f"a calibration needs at least 1 pilot and 16 steps; got {pilots} and {steps}.")
         if order not in (1, 2, 3, 4):
             raise ValueError(f"the 'order' of a calibration must be 1, 2, 3 or 4; got {order}.")
-        if condition is not None:
-            if condition.ndim < 1 or len(condition) not in (1, pilots):
-                raise ValueError(
-                    f"the condition needs one entry a pilot, or one for all: shape ({pilots}, ...) or (1, ...); got "
-                    f"{tuple(condition.shape)}."
-                )
-            condition = condition.to(model.device).expand(pilots, *condition.shape[1:])
+        given = per_field(condition, pilots, "pilot")
+        given = None if given is None else given.to(model.device)
         pilot_grid = Angle() if isinstance(model.path, ReferencePath) else LogSpaced()
         times = pilot_grid.between(model.path, steps - 1)
-        log_times, density, own = _measured(model, times, order, _starts(model, pilots, seed), condition)
+        log_times, density, own = _measured(model, times, order, _starts(model, pilots, seed), given)
         relative = density / own
         if float(relative.max()) == 0:  # the model is its reference: nothing moves, and any grid will do
             return cls(log_times, own)
@@ -125,7 +121,7 @@ def _starts(model: ReverseModel, pilots: int, seed: int) -> Tensor:
 
 
 def _measured(
-    model: ReverseModel, times: Tensor, order: int, z: Tensor, condition: Tensor | None
+    model: ReverseModel, times: Tensor, order: int, z: Tensor, condition: Given | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Increasing log τ, ρ there, and the density of the nodes themselves; each of shape (nodes − order,)."""
     path = model.path

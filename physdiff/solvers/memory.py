@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from physdiff.condition import Given
 from physdiff.denoisers.reverse_model import ReverseModel
 
 SOLVER_STATES = 16  # states, stages, noise and remembered evaluations of the most demanding rule
@@ -23,7 +24,7 @@ FREE_SHARE = 0.8  # of the free memory that is taken when no limit is given
 
 
 def fitting_chunk(
-    model: ReverseModel, most: int, limit: int | None, condition: Tensor | None, dtype: torch.dtype
+    model: ReverseModel, most: int, limit: int | None, condition: Given | None, dtype: torch.dtype
 ) -> int:
     """How many samples, at most `most`, fit into a limit.
 
@@ -110,7 +111,7 @@ def _of_container() -> list[int]:
 
 
 @torch.no_grad()
-def _peak(model: ReverseModel, samples: int, condition: Tensor | None, dtype: torch.dtype, device: torch.device) -> int:
+def _peak(model: ReverseModel, samples: int, condition: Given | None, dtype: torch.dtype, device: torch.device) -> int:
     """Bytes at the peak of one evaluation, beside what was there before."""
     shape = (samples, *model.path.reference.spectrum.shape)
     t, s = (torch.tensor(x, dtype=torch.float64) for x in (1.0, 0.5))

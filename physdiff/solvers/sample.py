@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from physdiff.condition import Given, per_field
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator, require_seed
@@ -37,7 +38,7 @@ def sample(
     solver: Solver | None = None,
     time_grid: TimeGrid | None = None,
     seed: int = 0,
-    condition: Tensor | None = None,
+    condition: Given | None = None,
     dtype: torch.dtype = torch.float64,
     chunk: int | Literal["auto"] = 64,
     memory_limit: int | None = None,
@@ -75,7 +76,8 @@ def sample(
     _check(denoiser, n, solver, seed, dtype, chunk)
     solver = ReferenceSplitting() if solver is None else solver
     times = (suited_grid(solver, denoiser.path) if time_grid is None else time_grid).times(denoiser.path, steps)
-    given = _per_sample(condition, n, denoiser.device)
+    given = per_field(condition, n, "sample")
+    given = None if given is None else given.to(denoiser.device)
     if chunk == "auto" or memory_limit is not None:
         most = n if chunk == "auto" else chunk
         most = fitting_chunk(denoiser, most, memory_limit, given, dtype)
@@ -104,7 +106,7 @@ class _Loop:
     solver: Solver
     times: Tensor
     seed: int
-    condition: Tensor | None
+    condition: Given | None
     dtype: torch.dtype
     callback: Callback | None
     bar: tqdm[NoReturn]
@@ -156,18 +158,6 @@ def _check(
             f"{type(solver).__name__} works under linear processes only; {type(denoiser.path.process).__name__} is "
             "simulated: take ReferenceSplitting."
         )
-
-
-def _per_sample(condition: Tensor | None, n: int, device: torch.device) -> Tensor | None:
-    """A condition for each sample, where the model lies."""
-    if condition is None:
-        return None
-    if condition.ndim < 1 or len(condition) not in (1, n):
-        raise ValueError(
-            f"the condition needs one entry a sample, or one for all: shape ({n}, ...) or (1, ...); got "
-            f"{tuple(condition.shape)}."
-        )
-    return condition.to(device).expand(n, *condition.shape[1:])
 
 
 def _half(samples: int, model: ReverseModel) -> int:

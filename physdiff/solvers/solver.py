@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import PathPoint, ReferencePath
@@ -55,7 +56,7 @@ class ReverseDynamics:
         past: What a multistep rule remembers of earlier steps, oldest first; empty at the start of a trajectory.
     """
 
-    def __init__(self, model: ReverseModel, condition: Tensor | None = None) -> None:
+    def __init__(self, model: ReverseModel, condition: Given | None = None) -> None:
         self.gaussian: ReferencePath | SimulatedPath = model.path
         self._model = model
         self._condition = condition

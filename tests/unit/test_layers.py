@@ -9,7 +9,18 @@ PACKAGE = Path(__file__).parents[2] / "physdiff"
 
 # From the bottom up; a name stands for the module or for everything in the folder.
 LAYERS = (
-    ("registry", "grid", "clock", "schedules", "randomness", "atomic", "model_files", "jackknife", "pareto_tail"),
+    (
+        "registry",
+        "condition",
+        "grid",
+        "clock",
+        "schedules",
+        "randomness",
+        "atomic",
+        "model_files",
+        "jackknife",
+        "pareto_tail",
+    ),
     ("parts",),
     ("settings", "basis", "bases"),
     ("spectra", "quadrature", "block"),

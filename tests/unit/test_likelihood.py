@@ -349,7 +349,11 @@ def test_what_is_refused() -> None:
             "trace must be 'exact' or an estimator, such as Hutchinson(8); got 'exat'. Did you mean 'ex",
         ),
         (x, {"trace": "hutchinson"}, "Did you mean 'Hutchinson'?"),
-        (x, {"condition": torch.zeros(2, 5)}, "for each of 3 fields, or one for all; got the shape (2, 5)"),
+        (
+            x,
+            {"condition": torch.zeros(2, 5)},
+            "one entry a field, or one for all: shape (3, ...) or (1, ...); got (2, 5)",
+        ),
         (x, {"scored": "clean"}, "scored must be 'field', 'noised' or 'state'; got 'clean'"),
     ):
         with pytest.raises(ValueError) as error:
