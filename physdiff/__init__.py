@@ -71,7 +71,8 @@ load = FieldModel.load
 
 __all__ = [
     "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Basis",
-    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "DPMSolver", "Decoded", "Denoiser", "EmpiricalDenoiser",
+    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "DPMSolver", "Decoded", "Denoiser",
+    "EmpiricalDenoiser",
     "Estimate", "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData", "FieldModel",
     "GaussianDenoiser", "GaussianField", "GaussianScore", "Graph", "GraphBasis", "Grid", "Heun", "HutchPlusPlus",
     "Hutchinson", "IdentityBasis", "ImportanceWeights", "Karras", "Kernel", "LinearClock", "LinearProcess",

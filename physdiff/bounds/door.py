@@ -87,7 +87,7 @@ class Draws:
         self.generators = [keyed_generator(seed, "elbo", first + i) for i in range(len(deviation))]
         self.size = max(1, chunk // draws)
 
-    def groups(self) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    def groups(self) -> Iterator[tuple[slice, Tensor, Given | None]]:
         """Rows, and the deviation and condition of each draw of them, shape (rows · draws, ...)."""
         for first in range(0, len(self.deviation), self.size):
             rows = slice(first, min(first + self.size, len(self.deviation)))
