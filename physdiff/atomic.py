@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from physdiff.disk import room_for
+
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
@@ -16,6 +18,9 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: File to make or replace; its folder is made when missing.
+
+    Raises:
+        DiskFull: there is no room; what stood there is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,12 +28,13 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
-        # mkstemp's files are private to their owner; what is published follows the user's own mask.
-        partial.chmod(0o666 & ~_mask())
-        _flush(partial)
-        os.replace(partial, path)
-        _flush(path.parent)
+        with room_for(path):
+            yield partial
+            # mkstemp's files are private to their owner; what is published follows the user's own mask.
+            partial.chmod(0o666 & ~_mask())
+            _flush(partial)
+            os.replace(partial, path)
+            _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -44,6 +50,7 @@ def replacing_folder(folder: str | Path, overwrite: bool = False, mark: str = "d
 
     Raises:
         ValueError: `folder` holds something already.
+        DiskFull: there is no room; what stood there is as it was.
     """
     folder = Path(folder)
     occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
@@ -56,11 +63,15 @@ def replacing_folder(folder: str | Path, overwrite: bool = False, mark: str = "d
     partial, previous = stage / "new", stage / "old"
     partial.mkdir()
     try:
-        yield partial
-        if occupied:
-            folder.rename(previous)
-        partial.rename(folder)
-        _flush(folder.parent)
+        with room_for(folder):
+            yield partial
+            for written in partial.rglob("*"):
+                _flush(written)
+            _flush(partial)
+            if occupied:
+                folder.rename(previous)
+            partial.rename(folder)
+            _flush(folder.parent)
     finally:
         if previous.is_dir() and not folder.exists():
             previous.rename(folder)

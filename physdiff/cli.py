@@ -27,7 +27,7 @@ CONTINUED = {
 }
 ONE_OF_SEVERAL = r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*?)\]\n.*Given value: "
 ONE_WORD_OF = r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (.*)"
-SECTIONS = ("data", "training", "network", "denoiser", "simulation")
+SECTIONS = ("data", "training", "network", "denoiser", "simulation", "objective")
 
 
 class UsageError(Exception):
@@ -52,6 +52,8 @@ class _Parser(ArgumentParser):
             return self._missing(found.group(1).split(", "))
         if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message, re.DOTALL):
             return f"there is no command '{found.group(1)}'. {nearest(found.group(1), _quoted(found.group(2)))}"
+        if found := re.search(r"Subclasses are disabled for NetworkSettings, thus '(.*?)' is not", message):
+            return f"a network's class is its kind: network.kind = {found.group(1)}, with network.arguments by name."
         message = re.sub(ONE_OF_SEVERAL, r"Expected one of \1. Got value: ", message, flags=re.DOTALL)
         message = re.sub(ONE_WORD_OF, _one_word_of, message)
         return " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
@@ -107,7 +109,20 @@ def _one_word_of(found: re.Match[str]) -> str:
 
 def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
     """The parser, and the function of each command by its words."""
-    from physdiff.commands import calibrate, data, demo, doctor, likelihood, physics, report, sample, training
+    from physdiff.commands import (
+        calibrate,
+        data,
+        demo,
+        doctor,
+        ema,
+        likelihood,
+        networks,
+        physics,
+        report,
+        sample,
+        sweep,
+        training,
+    )  # fmt: skip
 
     parser = _Parser(prog="physdiff", description="Physics-informed diffusion for scientific fields.")
     commands = parser.add_subcommands(dest="command")
@@ -118,6 +133,7 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
         configured = function is training.train
         if configured:
             sub.add_argument("--config", action=ActionConfigFile, help="YAML file; `train CONFIG` is the same")
+            sub.add_argument("--sweep", metavar="NAME=VALUE,...|FILE", help=sweep.HELP)
         sub.add_function_arguments(function, as_positional=not configured)
         for option, named in named_options.OPTIONS.get(name, {}).items():
             action = next(action for action in sub._actions if action.dest == option)
@@ -140,11 +156,13 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
             add(inner, verb, function, f"{name} {verb}")
     add(commands, "train", training.train)
     add(commands, "resume", resume)
+    add(commands, "ema", ema.ema)
     add(commands, "calibrate", calibrate.calibrate)
     add(commands, "sample", sample.sample)
     add(commands, "likelihood", likelihood.likelihood)
     add(commands, "evaluate", report.evaluate)
     add(commands, "report", report.report)
+    add(commands, "networks", networks.networks)
     add(commands, "doctor", doctor.doctor)
     return parser, functions
 
@@ -152,6 +170,12 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; returns the exit code, raises what goes wrong."""
     arguments = _with_config(named_options.with_underscores(arguments))
+    if arguments[:1] == ["train"]:
+        from physdiff.commands import sweep
+
+        words, axes = sweep.split(arguments)
+        if axes:
+            return sweep.sweep(words, axes, run, _settings_of, (UsageError, *INPUT_ERRORS))
     _resolve_process(arguments)
     arguments = named_options.resolve(arguments)
     parser, functions = build_parser()
@@ -172,7 +196,7 @@ def run(arguments: Sequence[str]) -> int:
         _check_run_folder(settings["run"])
     built = parser.instantiate(parsed)
     values = built[command][verb] if verb else built[command]
-    values = {name: value for name, value in vars(values).items() if name not in ("config", "verb")}
+    values = {name: value for name, value in vars(values).items() if name not in ("config", "sweep", "verb")}
     return functions[key](**values) or 0
 
 
@@ -183,6 +207,23 @@ def resume(folder: str) -> int:
         folder: Run folder; options of `train` that follow it take the place of its settings.
     """
     return run(["resume", folder])
+
+
+def _settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """All settings of a command line of `train`, by name.
+
+    Raises:
+        UsageError: it cannot be understood.
+        ValueError: a setting is outside its range.
+    """
+    arguments = list(arguments)
+    _resolve_process(arguments)
+    arguments = named_options.resolve(arguments)
+    parser, _ = build_parser()
+    parsed = parser.parse_args(arguments)
+    parser.instantiate(parsed)
+    _check_run_folder(parsed.train.run)
+    return {name: value for name, value in parsed.train.as_dict().items() if name not in ("config", "sweep")}
 
 
 def _check_run_folder(name: str) -> None:
@@ -264,6 +305,7 @@ def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
 def main() -> None:
     """Entry point of the `physdiff` command."""
     import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
+    from physdiff.training.company import ProcessLost, tells
 
     sys.path.insert(0, os.getcwd())  # a user's own physics lies in the folder where the command is typed
     try:
@@ -271,8 +313,11 @@ def main() -> None:
     except (UsageError, *INPUT_ERRORS) as error:
         if os.environ.get("PHYSDIFF_TRACEBACK"):
             raise
-        print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
+        if tells(error):
+            print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
+    except ProcessLost:
+        code = 1
     except KeyboardInterrupt:
         print(f"interrupted{CONTINUED.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
         code = 130

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+from physdiff.denoisers.learned_variance import LearnedVariance
+from physdiff.denoisers.prediction import Mean, Prediction, prediction_of
 from physdiff.model import NetworkSettings
+from physdiff.objectives.by_name import find, with_settings
+from physdiff.objectives.objective import Objective, objectives
 from physdiff.objectives.transition import Target, TransitionLoss
 from physdiff.training.settings import TrainSettings
 
@@ -43,10 +48,65 @@ class DenoiserSettings:
     Attributes:
         mode_scaling: γ ∈ [0, 1], the part of the network's scale that is taken per mode; see `physdiff.Denoiser`.
         whitened_input: Whether the network sees a whitened copy of its input as well.
+        prediction: What the network is asked for: "residual", "x0", "epsilon", "v", "score" or "mean"; see
+            `physdiff.denoisers.prediction`. The mode_scaling is that of "residual".
+        mean_steps: Steps of the chain whose posterior mean is predicted, of "mean".
+        learned_variance: Variance that further outputs of the network say, for `HybridLoss`; none when not given.
     """
 
     mode_scaling: float = 1.0
     whitened_input: bool = True
+    prediction: str = "residual"
+    mean_steps: int = 1000
+    learned_variance: LearnedVariance | None = None
+
+    def __post_init__(self) -> None:
+        Mean(self.mean_steps)
+        self.predicted()  # refuses what it cannot use
+
+    def predicted(self) -> Prediction:
+        """What the network is asked for, with its settings."""
+        return prediction_of(self.prediction, mode_scaling=self.mode_scaling, steps=self.mean_steps)
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """What training minimises under a linear process. Every part is a name, or a mapping with `name` and its settings.
+
+    Attributes:
+        name: The objective: one of `physdiff.objectives`, or your own as module.Class or file.py:Class.
+        weighting: How much each mode counts at each time: "simple", "min_snr", {name: min_snr, gamma: 3}, ...; that of
+            the objective when not given.
+        times: How times are drawn: "Stratified", "LogNormal", {name: LogNormal, mean: -0.5}, ...; likewise.
+        drop_condition: Probability with which a field in training is not told its condition, in [0, 1).
+        settings: Further settings of the objective, by name.
+    """
+
+    name: str = "DenoisingLoss"
+    weighting: str | dict[str, Any] | None = None
+    times: str | dict[str, Any] | None = None
+    drop_condition: float = 0.0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.build()  # refuses what it cannot use
+
+    def build(self) -> Objective:
+        """The objective.
+
+        Raises:
+            ValueError: an unknown name, or a setting that there is not or of the wrong type.
+        """
+        given = {name: value for name in ("weighting", "times") if (value := getattr(self, name)) is not None}
+        if self.drop_condition:
+            given["drop_condition"] = self.drop_condition
+        for name in given:
+            if name in self.settings:
+                raise ValueError(f"objective.{name} is given twice, by itself and in objective.settings.")
+        built = with_settings(find(objectives, self.name), {**self.settings, **given}, "objective")
+        if built.simulated:
+            raise ValueError(f"objective: {self.name} is for simulated processes, and is chosen for them by itself.")
+        return built
 
 
 @dataclass(frozen=True)
@@ -86,6 +146,7 @@ class RunSettings:
         denoiser: How the network is joined to the reference.
         training: Steps, learning rate, checkpoints.
         simulation: Runs of a nonlinear process.
+        objective: What training minimises.
     """
 
     data: DataSettings
@@ -93,3 +154,4 @@ class RunSettings:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
     simulation: SimulationSettings = field(default_factory=SimulationSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)

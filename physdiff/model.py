@@ -1,60 +1,36 @@
 """A trained model as its users see it: physical units and xarray objects in and out, one folder on disk.
 
-The folder holds plain text and tensors, never pickled code: `model.json` (grid, names, units, normaliser, process,
-network), `weights.safetensors`, `reference.safetensors`, under a simulated process `moments.safetensors`, and
-`calibration.safetensors` once the model is calibrated.
+What the folder holds is told by `physdiff.saved_model`: plain text and tensors, never pickled code.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
-from physdiff import description
-from physdiff.atomic import replacing_folder
-from physdiff.basis import SpectralBasis
 from physdiff.bounds import elbo, simulated_elbo
+from physdiff.condition import Given, per_field
 from physdiff.data.fields import FieldData
 from physdiff.data.normalise import Standardise
 from physdiff.denoisers import Calibration, Denoiser, NetworkScore, calibrate
 from physdiff.flow_ends import estimator_of
-from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
+from physdiff.joined import around, how_joined, joined_as
 from physdiff.likelihood import LogLikelihood, log_likelihood
-from physdiff.model_files import TABLES, intact, read_json, read_tables, read_tensors, write_tables, write_tensors
-from physdiff.networks.unet import UNet
-from physdiff.path import ReferencePath
-from physdiff.process import LinearProcess
+from physdiff.model_files import TABLES, intact
+from physdiff.networks.settings import NetworkSettings, build_network
+from physdiff.saved_model import folder_of, read_model, write_model
 from physdiff.score_tables import of_bound, of_likelihood
 from physdiff.semilinear import SemilinearProcess
-from physdiff.simulated_path import Moments, SimulatedPath
 from physdiff.solvers import Calibrated, ReferenceSplitting, Solver, TimeGrid, sample, suited_grid
 from physdiff.trace import ExactTrace, Hutchinson, TraceEstimator
 
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """The U-Net of a model.
-
-    Attributes:
-        width: Features of the finest level.
-        multipliers: Features of each level in units of the width; as many levels.
-        blocks: Residual blocks per level.
-        dropout: Probability with which features are dropped in training.
-        seed: Seed of the initial weights.
-    """
-
-    width: int = 32
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    blocks: int = 1
-    dropout: float = 0.0
-    seed: int = 0
+__all__ = ["FieldModel", "NetworkSettings", "around", "build_network", "require_physical"]
 
 
 @dataclass(eq=False)
@@ -94,9 +70,11 @@ class FieldModel:
 
     def untrained(self) -> FieldModel:
         """The same model with the network as it was before training: the Gaussian reference field."""
-        path = self.denoiser.path
-        network = build_network(self.grid, len(self.names), self.network, self.denoiser.whitened_input)
-        denoiser = around(network, path, self.denoiser.mode_scaling, self.denoiser.whitened_input)
+        own = self.denoiser
+        variance = own.learned_variance if isinstance(own, Denoiser) else None
+        extra = 0 if variance is None else variance.extra_channels(len(self.names))
+        network = build_network(self.grid, len(self.names), self.network, own.whitened_input, extra)
+        denoiser = joined_as(network, own.path, how_joined(own))
         return FieldModel(denoiser, self.normaliser, self.names, self.units, self.network, self.noise_level)
 
     def calibrate(
@@ -142,6 +120,7 @@ class FieldModel:
         solver: Solver | None = None,
         time_grid: TimeGrid | None = None,
         seed: int = 0,
+        condition: Given | None = None,
         progress: bool = False,
     ) -> xr.Dataset:
         """Draw fields, in physical units.
@@ -153,6 +132,8 @@ class FieldModel:
             time_grid: Where the steps stop; what suits the step rule when not given: for the reference splitting the
                 calibrated grid, if the model has one.
             seed: Field i depends on (seed, i) alone.
+            condition: Fields, numbers and classes in the units in which the model was trained on them, of each of the
+                n fields, or one of all.
             progress: Whether to show a bar.
 
         Returns:
@@ -160,7 +141,10 @@ class FieldModel:
         """
         solver = ReferenceSplitting() if solver is None else solver
         grid = self.grid_for(solver) if time_grid is None else time_grid
-        fields = sample(self.denoiser, n, steps=steps, solver=solver, time_grid=grid, seed=seed, progress=progress)
+        fields = sample(
+            self.denoiser, n, steps=steps, solver=solver, time_grid=grid, seed=seed, condition=condition,
+            progress=progress,
+        )  # fmt: skip
         dataset = self.to_dataset(self.normaliser.inverse(fields), source="samples of a physdiff model")
         dataset.attrs.update(steps=steps, seed=seed, solver=type(solver).__name__, time_grid=type(grid).__name__)
         return dataset
@@ -183,7 +167,7 @@ class FieldModel:
         Args:
             data: Fields on the model's grid with its names and units; other variables are ignored.
             **settings: `probes` (number of Hutchinson probes, "exact" for the exact trace, 8 when not given), and
-                those of `physdiff.log_likelihood`.
+                those of `physdiff.log_likelihood`; a `condition` as for `sample`.
 
         Returns:
             On dim "sample": log_prob, standard_error, per_dimension, relative_to_reference, log_prob_reference, in
@@ -204,7 +188,8 @@ class FieldModel:
 
         Args:
             data: As for `log_likelihood`.
-            **settings: Of `physdiff.elbo`; under a simulated process of `physdiff.simulated_elbo`.
+            **settings: Of `physdiff.elbo`; under a simulated process of `physdiff.simulated_elbo`. A `condition` as
+                for `sample`.
 
         Returns:
             On dim "sample": bound, standard_error, per_dimension, relative_to_reference, log_prob_reference, and what
@@ -215,6 +200,8 @@ class FieldModel:
             ValueError: as `log_likelihood`, and as `physdiff.elbo`.
         """
         fields, model = self.normalised(data), self.denoiser
+        if "condition" in settings:
+            settings["condition"] = per_field(settings["condition"], len(fields))
         result = simulated_elbo(model, fields, **settings) if isinstance(model, NetworkScore) else elbo(
             model, fields, **settings
         )  # fmt: skip
@@ -263,31 +250,7 @@ class FieldModel:
 
     def save(self, folder: str | Path) -> None:
         """Write the model's folder, whole or not at all; a model that is there is replaced."""
-        path = self.denoiser.path
-        meta = {
-            "format": 1,
-            "grid": self.grid.to_dict(),
-            "names": list(self.names),
-            "units": list(self.units),
-            "normaliser": self.normaliser.to_dict(),
-            "process": description.of_process(path.process),
-            "t_min": path.t_min,
-            "noise_level": self.noise_level,
-            "mode_scaling": self.denoiser.mode_scaling,
-            "whitened_input": self.denoiser.whitened_input,
-            "network": asdict(self.network),
-            "card": self.card,
-        }
-        reference = path.reference
-        with replacing_folder(folder, overwrite=True, mark="model.json") as partial:
-            write_tensors(partial / "weights.safetensors", self.denoiser.network.state_dict())
-            tensors = {"mean": reference.mean, "spectrum": reference.spectrum, "floor": reference.floor}
-            write_tensors(partial / "reference.safetensors", tensors)
-            if isinstance(path, SimulatedPath):
-                write_tensors(partial / "moments.safetensors", vars(path.moments))
-            if tables := self._calibration:
-                meta["calibration"] = write_tables(partial, tables)
-            (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+        write_model(self, self._calibration, folder)
 
     @property
     def _calibration(self) -> dict[str, dict[str, Tensor]]:
@@ -308,74 +271,19 @@ class FieldModel:
 
     @classmethod
     def load(cls, folder: str | Path) -> FieldModel:
-        """Read a model from its folder, or from the run folder that holds it as `model/`.
+        """Read a model from its folder, or from the run folder that holds it as `model/`; no code in it is run.
 
         Raises:
             FileNotFoundError: there is no model.
-            ValueError: a file of it is damaged, or its weights are of another network.
+            ValueError: a file of it is damaged, or its weights are of another network; it names a class that is not
+                there, or that came with it.
         """
-        folder = Path(folder)
-        if not (folder / "model.json").is_file() and (folder / "model" / "model.json").is_file():
-            folder = folder / "model"
-        if not (folder / "model.json").is_file():
-            raise FileNotFoundError(f"'{folder}' holds no model: there is no model.json in it or in its model/.")
-        file = folder / "model.json"
-        meta = read_json(file)
-        law = read_tensors(folder / "reference.safetensors")
-        weights = read_tensors(folder / "weights.safetensors")
-        with intact(file, KeyError, TypeError, ValueError):
-            grid = Grid(**meta["grid"])
-            basis = SpectralBasis(grid)
-            layout = NetworkSettings(**{**meta["network"], "multipliers": tuple(meta["network"]["multipliers"])})
-            network = build_network(grid, len(meta["names"]), layout, meta["whitened_input"])
-        with intact(folder / "reference.safetensors", KeyError, TypeError, ValueError):
-            reference = GaussianField(basis, law["mean"], law["spectrum"], law["floor"])
-        with intact(file, KeyError, TypeError):  # a ValueError is about the user's own process file
-            process = description.to_process(meta["process"], basis)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"{folder / 'weights.safetensors'} does not fit model.json: {error}") from None
-        moments = None
-        if isinstance(process, SemilinearProcess):
-            runs = read_tensors(folder / "moments.safetensors")
-            with intact(folder / "moments.safetensors", TypeError, ValueError):
-                moments = Moments(**runs)
-                SimulatedPath(process, reference, moments, meta["t_min"])
-        with intact(file, KeyError, TypeError, ValueError):
-            if moments is not None:
-                assert isinstance(process, SemilinearProcess)
-                path = SimulatedPath(process, reference, moments, meta["t_min"])
-            else:
-                assert isinstance(process, LinearProcess)
-                path = ReferencePath(process, reference, meta["t_min"])
-            denoiser = around(network, path, meta["mode_scaling"], meta["whitened_input"])
-            model = cls(
-                denoiser.eval(), Standardise.from_dict(meta["normaliser"]), tuple(meta["names"]), tuple(meta["units"]),
-                layout, meta["noise_level"], meta["card"],
-            )  # fmt: skip
-        if "calibration" in meta:
-            tables = read_tables(folder, meta["calibration"], {"time_grid", "uncertainty"})
-            with intact(folder / TABLES, KeyError, TypeError, ValueError):
-                model._restore(tables)
+        folder = folder_of(folder)
+        arguments, tables = read_model(folder)
+        model = cls(**arguments)
+        with intact(folder / TABLES, KeyError, TypeError, ValueError):
+            model._restore(tables)
         return model
-
-
-def build_network(grid: Grid, channels: int, settings: NetworkSettings, whitened_input: bool) -> UNet:
-    """The U-Net that settings describe, with room for a whitened copy of its input; its output is zero."""
-    return UNet(
-        grid, channels, width=settings.width, multipliers=settings.multipliers, blocks=settings.blocks,
-        dropout=settings.dropout, condition_channels=channels if whitened_input else 0, seed=settings.seed,
-    )  # fmt: skip
-
-
-def around(
-    network: nn.Module, path: ReferencePath | SimulatedPath, mode_scaling: float, whitened_input: bool
-) -> Denoiser | NetworkScore:
-    """What a network makes of a path: a denoiser, or under a simulated process a score."""
-    if isinstance(path, SimulatedPath):
-        return NetworkScore(network, path, whitened_input)
-    return Denoiser(network, path, mode_scaling, whitened_input)
 
 
 def _trace(settings: dict[str, Any]) -> TraceEstimator:

@@ -23,8 +23,14 @@ TABLES_FORMAT = 1
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Tensors of any device and layout, by name."""
-    save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, file)
+    """Tensors of any device and layout, by name; weights that are tied are written under each of their names."""
+    owned: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, x in tensors.items():
+        x = x.detach().cpu().contiguous()
+        owned[name] = x.clone() if x.numel() and x.untyped_storage().data_ptr() in places else x
+        places.add(owned[name].untyped_storage().data_ptr())
+    save_file(owned, file)
 
 
 def write_tables(folder: Path, tables: Tables) -> dict[str, Any]:

@@ -112,15 +112,22 @@ class Processes:
     meet: Callable[[], None] = lambda: None
 
 
+def launched() -> bool:
+    """Whether a launcher has started several processes, such as `torchrun --nproc-per-node 2 -m physdiff ...`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
+        return True
+    if "ACCELERATE_DYNAMO_BACKEND" in os.environ and "MASTER_ADDR" in os.environ:
+        tqdm.write(
+            "accelerate was asked for several processes and started one, as it does without GPUs: add --multi_gpu",
+            file=sys.stderr,
+        )
+    return False
+
+
 @contextmanager
 def processes() -> Iterator[Processes]:
-    """The processes that a launcher has started, such as `torchrun --nproc-per-node 2 -m physdiff ...`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
-        if "ACCELERATE_DYNAMO_BACKEND" in os.environ and "MASTER_ADDR" in os.environ:
-            tqdm.write(
-                "accelerate was asked for several processes and started one, as it does without GPUs: add --multi_gpu",
-                file=sys.stderr,
-            )
+    """The processes that a launcher has started."""
+    if not launched():
         yield Processes()
         return
     from accelerate import PartialState

@@ -160,6 +160,11 @@ class PathPoint:
         return torch.where(self._support, self._noise_variance, 0.0)
 
     @cached_property
+    def noise_deviation(self) -> Tensor:
+        """√S on the support."""
+        return self.noise_variance.sqrt()
+
+    @cached_property
     def variance(self) -> Tensor:
         """V."""
         return self.clean_variance + self.noise_variance
@@ -202,10 +207,14 @@ class PathPoint:
         """W = E[y_0 | y] under the reference, modes to modes."""
         return self.path.reference.mean.to(y) + self.wiener_gain.to(y) * self.deviation(y)
 
+    @cached_property
+    def whitening(self) -> Tensor:
+        """1/√V, 1 outside the support."""
+        return torch.where(self._support, self.variance, 1.0).rsqrt()
+
     def whiten(self, y: Tensor) -> Tensor:
         """z, modes to whitened modes."""
-        scale = torch.where(self._support, self.variance, 1.0).rsqrt()
-        return scale.to(y) * self.deviation(y)
+        return self.whitening.to(y) * self.deviation(y)
 
     def unwhiten(self, z: Tensor) -> Tensor:
         """y, whitened modes to modes."""

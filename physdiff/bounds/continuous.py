@@ -105,13 +105,13 @@ def _sampled_integral(denoiser: PosteriorMean, states: Draws, low: Tensor, high:
         t = path.clock.inverse(time)
         point = path.at_time(time.reshape(-1, *[1] * (deviation.ndim - 1)))
         missed = missed_in_states(denoiser, point, t, deviation, states.noise(rows), given, with_variance=False)
-        per_log_time = width * point.time * _sharpening_rate(point)
+        per_log_time = width * point.time * sharpening_rate(point)
         gained = 0.5 * (per_log_time * (missed.by_model - missed.by_reference)).flatten(1).sum(1)
         found.append(gained.reshape(-1, states.draws))
     return torch.cat(found)
 
 
-def _sharpening_rate(point: PathPoint) -> Tensor:
+def sharpening_rate(point: PathPoint) -> Tensor:
     """−dSNR/dτ = n|m|²/S², zero outside the support."""
     support, noise_rate = point.path.reference.support, point.path.process.noise_spectrum(point.time)
     noise = torch.where(support, point.noise_variance, 1.0)

@@ -114,11 +114,11 @@ def sampled_cost(
         missed = missed_in_states(denoiser, here, t, deviation, states.noise(rows), given, learned)
         of_reference = uncertainty * here.posterior_variance
         unknown = of_reference if missed.unknown is None else uncertainty * missed.unknown
-        if step.sharpening is None and not bool((unknown > 0).expand_as(deviation)[:, step.support].all()):
+        if step.decodes and not bool((unknown > 0).expand_as(deviation)[:, step.support].all()):
             raise ValueError(
                 "the model's posterior_variance is 0 in a mode of the support: a decoder that claims to know a mode "
                 "exactly has no density; use variance='reference'."
             )
-        difference = step.cost(unknown, missed.by_model) - step.cost(of_reference, missed.by_reference)
+        difference = step.cost(unknown, missed.by_model, missed.share) - step.cost(of_reference, missed.by_reference)
         found.append(difference.reshape(-1, states.draws))
     return torch.cat(found)

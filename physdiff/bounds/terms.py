@@ -36,26 +36,40 @@ FRACTIONS = {"posterior": 0.0, "upper": 1.0}
 
 @dataclass(frozen=True)
 class Transition:
-    """What one step of the reverse chain costs; to the clean field where `sharpening` is None.
+    """What steps of the reverse chain cost, one or one for each row.
 
     Attributes:
         support: Modes that count.
-        sharpening: Δ, broadcasts against modes.
-        excess: ρ where a rule gives it; None where it is ΔU.
+        decodes: Whether the step is the one to the clean field, bool, shape () or (batch, 1, ..., 1).
+        sharpening: Δ, broadcasts against modes; 0 where the step decodes.
+        room: log Σ/β̃ = log S_t/S_s; 0 where it decodes.
+        share: How far between β̃ and Σ in log variance a rule sets the step's variance; None where it is β̃ + |B|²U.
     """
 
     support: Tensor
-    sharpening: Tensor | None
-    excess: Tensor | None
+    decodes: Tensor
+    sharpening: Tensor
+    room: Tensor
+    share: Tensor | None
 
-    def cost(self, unknown: Tensor, missed: Tensor) -> Tensor:
-        """Nats, shape (n,), of U and e², which broadcast to (n, channels, *grid)."""
-        if self.sharpening is None:
-            per_mode = math.log(2 * math.pi) + torch.log(unknown) + missed / unknown
-        else:
-            excess = self.sharpening * unknown if self.excess is None else self.excess
-            per_mode = torch.log1p(excess) + (self.sharpening * missed - excess) / (1 + excess)
-        return 0.5 * torch.where(self.support, per_mode, 0.0).flatten(1).sum(1)
+    def to(self, device: torch.device) -> Transition:
+        """On another device."""
+        moved = {name: None if x is None else x.to(device) for name, x in vars(self).items()}
+        return Transition(**moved)  # pyright: ignore[reportArgumentType]  # only `share` may be None, and stays so
+
+    def per_mode(self, unknown: Tensor, missed: Tensor, share: Tensor | None = None) -> Tensor:
+        """Nats of each mode, of U, e² and the model's own share, if it has one; zero outside the support."""
+        share = self.share if share is None else share
+        excess = self.sharpening * unknown if share is None else torch.expm1(share * self.room)
+        between = torch.log1p(excess) + (self.sharpening * missed - excess) / (1 + excess)
+        # One everywhere else, so that no gradient passes through the logarithm of a variance that is not there.
+        left = torch.where(self.support & self.decodes, unknown, 1.0)
+        decoding = math.log(2 * math.pi) + torch.log(left) + missed / left
+        return 0.5 * torch.where(self.support, torch.where(self.decodes, decoding, between), 0.0)
+
+    def cost(self, unknown: Tensor, missed: Tensor, share: Tensor | None = None) -> Tensor:
+        """Nats, shape (n,), of what broadcasts to (n, channels, *grid); see `per_mode`."""
+        return self.per_mode(unknown, missed, share).flatten(1).sum(1)
 
 
 def transition(path: ReferencePath, here: PathPoint, there: PathPoint, variance: Variance) -> Transition:
@@ -63,22 +77,20 @@ def transition(path: ReferencePath, here: PathPoint, there: PathPoint, variance:
 
     Args:
         path: Process and reference.
-        here: At t.
+        here: At t, one time or one for each row.
         there: At s < t; 0 is the clean field.
         variance: "reference" or "learned" for β̃ + |B|²U; "posterior" for β̃, "upper" for Σ, or how far between them in
             log variance, a number in [0, 1] or one per mode.
     """
-    support = path.reference.support
-    if there.time == 0:
-        return Transition(support, None, None)
+    support, decodes = path.reference.support, there.time == 0
     back = bridge(path.process, there.time, here.time)
-    before, after = (torch.where(support, point.noise_variance, 1.0) for point in (there, here))
-    sharpening = there.amplitude.square() * back.upper_variance / (before * after)
-    excess = None
+    after = torch.where(support, here.noise_variance, 1.0)
+    before = torch.where(support & ~decodes, there.noise_variance, after)
+    sharpening = torch.where(decodes, 0.0, there.amplitude.square() * back.upper_variance / (before * after))
+    share = None
     if variance not in MODEL_SPREADS:
-        share = FRACTIONS[variance] if isinstance(variance, str) else torch.as_tensor(variance, dtype=torch.float64)
-        excess = torch.expm1(share * torch.log(after / before))  # Σ/β̃ = S_t/S_s
-    return Transition(support, sharpening, excess)
+        share = torch.as_tensor(FRACTIONS[variance] if isinstance(variance, str) else variance, dtype=torch.float64)
+    return Transition(support, decodes, sharpening, torch.log(after / before), share)
 
 
 class Clean:
@@ -130,11 +142,13 @@ class Missed:
         by_model: (y_0 − D)², shape (batch, channels, *grid).
         by_reference: (y_0 − W)² in the same states.
         unknown: The model's Var[y_0 | y]; None where it was not asked for.
+        share: How far between β̃ and Σ the model sets the variance of a step, if it does.
     """
 
     by_model: Tensor
     by_reference: Tensor
-    unknown: Tensor | None
+    unknown: Tensor | None = None
+    share: Tensor | None = None
 
 
 def missed_in_states(
@@ -151,8 +165,12 @@ def missed_in_states(
     comoving = point.amplitude * deviation + point.noise_variance.sqrt() * noise
     y = point.restore(comoving).to(device)
     given = None if condition is None else condition.to(device)
-    with torch.no_grad():
-        residual = denoiser.residual(y, t, given).to("cpu", torch.float64)
-        unknown = denoiser.posterior_variance(y, t, given).to("cpu", torch.float64) if with_variance else None
     by_reference = deviation - point.wiener_gain * comoving
-    return Missed((by_reference - residual).square(), by_reference.square(), unknown)
+    with torch.no_grad():
+        if not with_variance:
+            residual = denoiser.residual(y, t, given).to("cpu", torch.float64)
+            return Missed((by_reference - residual).square(), by_reference.square())
+        said = denoiser.posterior(y, t, given)
+    residual, unknown = (x.to("cpu", torch.float64) for x in (said.residual, said.unknown))
+    share = None if said.share is None else said.share.to("cpu", torch.float64)
+    return Missed((by_reference - residual).square(), by_reference.square(), unknown, share)

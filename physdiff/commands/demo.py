@@ -24,7 +24,7 @@ def demo(
     seed: int = 0,
     process: Callable[[Basis], ForwardProcess] = Matern,
     evaluation: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
-) -> None:
+) -> int:
     """Make 2-D turbulence, learn it, sample it, score held-out fields, write a report.
 
     Args:
@@ -37,7 +37,7 @@ def demo(
     """
     if not (Path(data) / "data").is_dir():
         recipe("turbulence").make(Path(data), seed=seed)
-    train(
+    code = train(
         process,
         DataSettings(data, ["vorticity"], homogeneous=True),
         TrainSettings(
@@ -47,4 +47,7 @@ def demo(
         NetworkSettings(width=16, seed=seed),
         run=run,
     )  # fmt: skip
+    if code:  # interrupted
+        return code
     evaluate(run, settings=evaluation, title="Decaying 2-D turbulence")
+    return 0

@@ -14,12 +14,15 @@ from physdiff import description
 from physdiff.atomic import replacing_file
 from physdiff.basis import Basis
 from physdiff.clock import Clock
-from physdiff.config import DataSettings, DenoiserSettings, RunSettings, SimulationSettings
+from physdiff.config import DataSettings, DenoiserSettings, ObjectiveSettings, RunSettings, SimulationSettings
 from physdiff.model import NetworkSettings
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
+from physdiff.training.company import rank
 from physdiff.training.job import prepare, run_job
+from physdiff.training.sample_grids import SampleGrids
 from physdiff.training.settings import TrainSettings
+from physdiff.training.stopping import exit_code
 
 # What a validation loss means, by what was learned.
 DENOISING = "lower is better; below 1 is structure beyond the Gaussian field"
@@ -33,9 +36,14 @@ def train(
     network: NetworkSettings = NetworkSettings(),  # noqa: B008  frozen
     denoiser: DenoiserSettings = DenoiserSettings(),  # noqa: B008  frozen
     simulation: SimulationSettings = SimulationSettings(),  # noqa: B008  frozen
+    objective: ObjectiveSettings = ObjectiveSettings(),  # noqa: B008  frozen
     run: str = "runs/model",
-) -> None:
+) -> int:
     """Train a model; a run that was interrupted is continued.
+
+    Several processes share each batch: `torchrun --nproc-per-node 4 -m -- physdiff train CONFIG`, or `accelerate launch
+    --num_processes 4 -m physdiff train CONFIG`, with `--multi_gpu` where there is no GPU. Ctrl-C, SIGTERM, SIGUSR1 and
+    the time limit end a launch after a checkpoint.
 
     Args:
         process: Noising physics: a name from `physdiff processes list`, or your own class as `module.Class` or
@@ -45,29 +53,43 @@ def train(
         network: The U-Net.
         denoiser: How the network is joined to the Gaussian reference.
         simulation: How a process with a nonlinear drift is run and learned.
+        objective: What training minimises.
         run: Folder of the run.
     """
-    settings = RunSettings(data, training, network, denoiser, simulation)
+    settings = RunSettings(data, training, network, denoiser, simulation, objective)
     job = prepare(process, settings)
     path = job.model.denoiser.path
     folder = Path(run)
     config = resolved_config(settings, process(path.basis), path.clock, run)
-    if not (folder / "config.yaml").exists():
+    if rank() == 0 and not (folder / "config.yaml").exists():
         _write(config, folder)
     known, meaning = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats", DENOISING
     if isinstance(path, SimulatedPath):
         known, meaning = f"simulated in {len(path.moments.windows) - 1} windows", TRANSITION
-    print(
+    say(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock.describe()}; {path.reference.n_support} degrees of freedom; "
         f"{known}"
     )
-    _, result = run_job(job, folder)
-    _write(config, folder)  # a run that was prolonged is described by its last settings
+    _, result = run_job(job, folder, draw=SampleGrids(job.model, job.valid) if training.sample_every else None)
+    if rank() == 0:
+        _write(config, folder)  # a run that was prolonged is described by its last settings
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
     loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} ({meaning})"
-    print(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss}")
-    print(f"model: {folder / 'model'}")
+    say(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss}")
+    if not result.finished:
+        say(f"stopped by {result.stopped}, {training.steps - result.steps} steps to go: physdiff resume {folder}")
+        return exit_code(result.stopped)
+    if result.stopped is not None:
+        say(f"stopped early: no improvement in {training.patience} validations; the model is that of the best")
+    say(f"model: {folder / 'model'}")
+    return 0
+
+
+def say(text: str) -> None:
+    """Print, if this is the process that speaks for all."""
+    if rank() == 0:
+        print(text)
 
 
 def _write(config: str, folder: Path) -> None:

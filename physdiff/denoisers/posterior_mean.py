@@ -8,6 +8,7 @@ m E[y₀ | y] = y + S · score.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,22 @@ from torch import Tensor
 from physdiff.condition import Given
 from physdiff.denoisers.reverse_model import ReverseModel, per_row
 from physdiff.path import ReferencePath
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a model says of the clean field in some states, by one evaluation.
+
+    Attributes:
+        residual: E[y₀ | y] − W(y), shape (batch, channels, *grid).
+        unknown: U = Var[y₀ | y] of each mode, of the same shape. A step to s > 0 adds |B|²U to the bridge's β̃.
+        share: How far the variance of such a step lies from β̃ (0) to Σ (1) in log variance instead, for a model that
+            says this; of the same shape.
+    """
+
+    residual: Tensor
+    unknown: Tensor
+    share: Tensor | None = None
 
 
 class PosteriorMean(ReverseModel):
@@ -56,6 +73,10 @@ class PosteriorMean(ReverseModel):
         The reference's cS/V, unless a subclass knows its law's own.
         """
         return self.path.at(t).posterior_variance.to(modes).expand_as(modes)
+
+    def posterior(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Posterior:
+        """Residual and variance together, for a model that knows both from one evaluation; arguments as `residual`."""
+        return Posterior(self.residual(modes, t, condition), self.posterior_variance(modes, t, condition))
 
     def forward(self, x: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
         """E[x₀ | x_t], fields of shape (batch, channels, *grid) at t of shape () or (batch,)."""

@@ -100,7 +100,7 @@ class NetworkScore(ScoreModel):
     Args:
         network: As for `Denoiser`; its output should start at zero.
         path: Process, reference and moments.
-        whitened_input: Whether the network is given the whitened field too, as the first channels of its condition.
+        whitened_input: Whether the network is given the whitened field too, as channels after those of the field.
     """
 
     mode_scaling = 1.0  # the scale is per mode; named as in `Denoiser`

@@ -33,6 +33,7 @@ from physdiff.laws.cases import (
     solver_cases,
 )
 from physdiff.laws.law import Finding, Law, Measurement, Report, described_error, law, laws_of, pairs
+from physdiff.laws.objective_laws import ObjectiveCase, check_objective, objective_cases
 from physdiff.laws.process_laws import terminal_law_is_the_reference
 from physdiff.laws.remembered import is_solved
 from physdiff.laws.semilinear_cases import SemilinearCase, semilinear_case, semilinear_cases
@@ -41,13 +42,16 @@ from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.semilinear import SemilinearProcess
 
 __all__ = [
-    "BasisCase", "Finding", "Law", "Measurement", "ProcessCase", "Report", "SemilinearCase", "SolverCase",
-    "basis_cases", "check", "law", "laws_of", "pair_cases", "pairs", "process_cases", "semilinear_cases",
-    "solver_cases",
+    "BasisCase", "Finding", "Law", "Measurement", "ObjectiveCase", "ProcessCase", "Report", "SemilinearCase",
+    "SolverCase", "basis_cases", "check", "check_objective", "law", "laws_of", "objective_cases", "pair_cases", "pairs",
+    "process_cases", "semilinear_cases", "solver_cases",
 ]  # fmt: skip
 
 # Importing a module states its laws; this is the order of a report.
-_SUBJECTS = ("basis", "equation", "process", "refinement", "likelihood", "elbo", "phase_space", "solver", "semilinear")
+_SUBJECTS = (
+    "basis", "equation", "process", "refinement", "likelihood", "elbo", "phase_space", "solver", "semilinear",
+    "objective",
+)  # fmt: skip
 for _subject in _SUBJECTS:
     importlib.import_module(f"physdiff.laws.{_subject}_laws")
 

@@ -27,12 +27,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from physdiff.condition import Given
 from physdiff.denoisers.score import ScoreModel
+from physdiff.objectives.objective import Evaluated, Objective
+from physdiff.randomness import RowDraws, keyed_generator
 from physdiff.registry import nearest
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import SimulatedPath
@@ -41,7 +44,7 @@ Target = Literal["euler", "linearised", "backward"]
 
 
 @dataclass(frozen=True)
-class TransitionLoss:
+class TransitionLoss(Objective):
     """Error of a score against the windows of noisy runs.
 
     Called with a model, clean fields of shape (batch, channels, *grid) in the model's units and a generator; returns
@@ -52,6 +55,8 @@ class TransitionLoss:
         windows_per_run: Rows that share a run, each in another window: a run costs as much as its windows.
         substeps: Steps within a window, of "linearised".
     """
+
+    simulated: ClassVar[bool] = True
 
     target: Target = "euler"
     windows_per_run: int = 8
@@ -65,22 +70,43 @@ class TransitionLoss:
                 f"windows_per_run and substeps must be at least 1; got {self.windows_per_run} and {self.substeps}."
             )
 
-    def __call__(self, model: ScoreModel, x: Tensor, generator: torch.Generator) -> Tensor:
-        path = model.path
-        n, windows = len(x), len(path.moments.windows) - 1
-        runs = -(-n // self.windows_per_run)
-        clean = path.basis.forward(x[:runs].to("cpu", torch.float64))  # runs stay on the CPU, where their noise is
+    def evaluate(
+        self, model: ScoreModel, x: Tensor, draws: torch.Generator | RowDraws, condition: Given | None = None
+    ) -> Evaluated:
+        n, windows, generator = len(x), len(model.path.moments.windows) - 1, _generator(RowDraws.of(draws, len(x)))
         # Stratified over the rows of the batch, at random places; which row is in which run is random too.
         shift = torch.rand(n, generator=generator, dtype=torch.float64)
         place = (torch.randperm(n, generator=generator) + shift) / n
         chosen = (place * windows).long().clamp(max=windows - 1)
-        run = torch.arange(n) % runs
+        found = self._on_runs(model, x, chosen, generator, condition)
+        return Evaluated(found, None, found.detach())
+
+    def at(
+        self, model: ScoreModel, x: Tensor, t: Tensor, draws: torch.Generator | RowDraws,
+        condition: Given | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The loss of each row in the window that a time lies in; arguments as for `Objective.at`."""
+        path = model.path
+        ends = path.moments.windows[1:]
+        chosen = torch.searchsorted(ends, path.clock.time(t.cpu().to(torch.float64)) * (1 - 1e-12))
+        generator = _generator(RowDraws.of(draws, len(x)))
+        return self._on_runs(model, x, chosen.clamp(max=len(ends) - 1), generator, condition)
+
+    def _on_runs(
+        self, model: ScoreModel, x: Tensor, chosen: Tensor, generator: torch.Generator, condition: Given | None
+    ) -> Tensor:
+        """The loss of a window for each row, the rows sharing runs from the first fields."""
+        path = model.path
+        runs = -(-len(x) // self.windows_per_run)
+        clean = path.basis.forward(x[:runs].to("cpu", torch.float64))  # runs stay on the CPU, where their noise is
+        run = torch.arange(len(x)) % runs
         before, after, noise = _states(path, clean, chosen, run, generator)
-        return self.of_windows(model, before, after, noise, chosen, generator)
+        given = None if condition is None else condition[run.to(condition.device)]
+        return self.of_windows(model, before, after, noise, chosen, generator, given)
 
     def of_windows(
         self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, window: Tensor,
-        generator: torch.Generator,
+        generator: torch.Generator, condition: Given | None = None,
     ) -> Tensor:  # fmt: skip
         """The loss of given windows: states at both ends, the noise between them, and which windows they are."""
         path = model.path
@@ -98,7 +124,7 @@ class TransitionLoss:
         point, device = path.at(t), next((p.device for p in model.parameters()), after.device)
         share = torch.where(support, received / torch.where(support, point.variance, 1.0), 0.0)
         after, weight, noise = after.to(device), share.sqrt().to(device), (xi * support).to(device)
-        error = weight * (model.correction(after, t) - point.whiten(after)) + noise
+        error = weight * (model.correction(after, t, condition) - point.whiten(after)) + noise
         return error.square().flatten(1).sum(1) / ((1 - share) * support).flatten(1).sum(1).to(device)
 
     def _linearised(
@@ -115,6 +141,13 @@ class TransitionLoss:
             ends[rows] = flow.noisy(noise[:, rows])
             targets[rows] = received[rows].sqrt() * flow.solve(ends[rows] - flow.mean)
         return ends, targets
+
+
+def _generator(draws: RowDraws) -> torch.Generator:
+    """Of the whole batch; rows of a batch that is split are one of their own, with runs and numbers of their own."""
+    if len(draws) == draws.total:
+        return draws.generator
+    return keyed_generator(draws.generator.initial_seed(), "rows", range(draws.total)[draws.rows].start)
 
 
 def _states(

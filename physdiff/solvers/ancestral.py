@@ -6,13 +6,15 @@ r"""Ancestral sampling: draw x_s from the posterior q(y_s | y_t, y_0) with the d
 The second term is what the denoiser does not know of y_0. Four answers to it are in use:
 
 - "reference": the Gaussian reference's cS/V, with which the variance is exact on Gaussian data in any number of steps;
-- "learned": what the model itself says of Var[y_0 | y_t] (`PosteriorMean.posterior_variance`), the best per mode on any
-  data where that is right;
+- "learned": what the model itself says (`PosteriorMean.posterior`): of Var[y_0 | y_t], by a head that was trained or as
+  calibrated, the best per mode on any data where that is right; or, by a head that interpolates, of the step's own
+  variance between the two that follow;
 - "posterior": nothing, DDPM's smaller variance, right for data that is one point: samples are too narrow in few steps;
 - "upper": Σ instead of both, DDPM's larger variance, right where x_0 is white noise of the terminal variance. The step
   to the clean field draws nothing, as published.
 
-Source: Ho, Jain and Abbeel (2020), eq. 7 and section 3.2, per mode; Bao et al. (2022), theorem 1, for the variance.
+Source: Ho, Jain and Abbeel (2020), eq. 7 and section 3.2, per mode; Bao et al. (2022), theorem 1, for the variance;
+Nichol and Dhariwal (2021), eq. 15 and section 4, for variances of the very step that is taken.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import torch
 from torch import Tensor
 
 from physdiff.bridge import Bridge, bridge
+from physdiff.denoisers.posterior_mean import Posterior
+from physdiff.path import PathPoint
 from physdiff.solvers.solver import Noise, ReverseDynamics, Solver, solvers
 
 Variance = Literal["reference", "learned", "posterior", "upper"]
@@ -71,21 +75,28 @@ class Ancestral(Solver):
     def step(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
         path = dynamics.path
         here, there = path.at(t), path.at(s)
-        expected = here.wiener(y) + dynamics.residual(y, t)
+        said = self._said(dynamics, y, t, here)
         back = bridge(path.process, there.time, here.time)
-        drawn = self._spread(back, dynamics, y, t, s) * noise(tuple(y.shape[1:])).to(y)
-        return back.mean(expected, y) + there.rotate(drawn)
+        drawn = self._spread(back, path.reference.support, said, last=bool(s == 0)) * noise(tuple(y.shape[1:])).to(y)
+        return back.mean(here.wiener(y) + said.residual, y) + there.rotate(drawn)
 
-    def _spread(self, back: Bridge, dynamics: ReverseDynamics, y: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _said(self, dynamics: ReverseDynamics, y: Tensor, t: Tensor, here: PathPoint) -> Posterior:
+        """The model's residual, and what the rule takes to be unknown of y_0."""
+        if self.variance == "learned":
+            return dynamics.posterior(y, t)
+        unknown = here.posterior_variance if self.variance == "reference" else torch.zeros_like(here.posterior_variance)
+        return Posterior(dynamics.residual(y, t), unknown.to(y))
+
+    def _spread(self, back: Bridge, support: Tensor, said: Posterior, last: bool) -> Tensor:
         """Standard deviation of the noise in the co-moving frame, broadcasts against y; zero outside the support."""
-        support = dynamics.path.reference.support
+        like = said.residual
         if self.variance == "upper":
-            known = back.upper_variance if s > 0 else torch.zeros_like(back.variance)
-            return (known * support).sqrt().to(y)
-        known = (back.variance * support).to(y)
-        weight = (self.uncertainty * back.on_clean.abs().square()).to(y)
-        if self.variance == "reference":
-            known = known + weight * dynamics.path.at(t).posterior_variance.to(y)
-        elif self.variance == "learned":
-            known = known + weight * dynamics.posterior_variance(y, t)
-        return known.sqrt()
+            known = torch.zeros_like(back.variance) if last else back.upper_variance
+            return (known * support).sqrt().to(like)
+        known = torch.where(support, back.variance, 0.0).to(like)
+        if said.share is not None and not last:
+            room = torch.log(torch.where(support, back.upper_variance / back.variance, 1.0)).to(like)
+            drawn = known * torch.exp(said.share * room)
+            return (known + self.uncertainty * (drawn - known)).sqrt()
+        weight = (self.uncertainty * back.on_clean.abs().square()).to(like)
+        return (known + weight * said.unknown).sqrt()

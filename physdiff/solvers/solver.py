@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from torch import Tensor
 
 from physdiff.condition import Given
-from physdiff.denoisers.posterior_mean import PosteriorMean
+from physdiff.denoisers.posterior_mean import Posterior, PosteriorMean
 from physdiff.denoisers.reverse_model import ReverseModel
 from physdiff.path import PathPoint, ReferencePath
 from physdiff.registry import Registry
@@ -85,10 +85,11 @@ class ReverseDynamics:
         self.evaluations += 1
         return self._model.residual(modes, t, self._condition)
 
-    def posterior_variance(self, modes: Tensor, t: Tensor) -> Tensor:
-        """Var[y₀ | y] as the model has it, under a linear process; not counted as an evaluation."""
+    def posterior(self, modes: Tensor, t: Tensor) -> Posterior:
+        """Residual and Var[y₀ | y] as the model has it, by one evaluation, under a linear process."""
         assert isinstance(self._model, PosteriorMean)
-        return self._model.posterior_variance(modes, t, self._condition)
+        self.evaluations += 1
+        return self._model.posterior(modes, t, self._condition)
 
     def move(self, modes: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """What z moves by between t and s, with what the model says at (modes, t) held still; under any process."""

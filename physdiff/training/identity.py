@@ -10,10 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from physdiff.training.settings import TrainSettings
-
-# They say when to save, not what to compute.
-FREE_SETTINGS = ("checkpoint_every", "keep_checkpoints")
+from physdiff.condition import Condition, Given
+from physdiff.training.settings import FREE_SETTINGS, TrainSettings
 
 
 def run_identity(module: nn.Module, data: Tensor, settings: TrainSettings, signature: str) -> dict[str, Any]:
@@ -22,15 +20,23 @@ def run_identity(module: nn.Module, data: Tensor, settings: TrainSettings, signa
     Args:
         module: What is trained; the name, type and shape of each of its parameters and buffers count.
         data: What it is trained on; its type, shape and content count.
-        settings: All count but those in `FREE_SETTINGS`, and `steps` while the schedule is constant.
+        settings: All count but those in `settings.FREE_SETTINGS`, and `steps` while the schedule is constant.
         signature: Whatever else the caller wants to hold fixed, in one line: the grid, the process.
     """
     return {
         "signature": signature,
-        "data": f"{_shape(data)}, digest {blake2b(data.cpu().numpy().tobytes(), digest_size=8).hexdigest()}",
+        "data": f"{_shape(data)}, digest {_digest(data)}",
         "parameters": {name: _shape(tensor) for name, tensor in module.state_dict().items()},
-        "settings": asdict(settings),
+        "settings": json.loads(json.dumps(asdict(settings))),  # as a checkpoint gives them back: tuples are lists
     }
+
+
+def digest_of_condition(condition: Given | None) -> str:
+    """The condition of the training rows, to go with the data; nothing without one."""
+    if condition is None:
+        return ""
+    parts = {name: x for name, x in vars(Condition.of(condition)).items() if x is not None}
+    return ", condition " + ", ".join(f"{name} {_shape(x)}, digest {_digest(x)}" for name, x in parts.items())
 
 
 def require_same_run(stored: dict[str, Any], current: dict[str, Any], checkpoint: Path) -> None:
@@ -76,3 +82,7 @@ def _is_free(setting: str, was: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _digest(tensor: Tensor) -> str:
+    return blake2b(tensor.cpu().numpy().tobytes(), digest_size=8).hexdigest()

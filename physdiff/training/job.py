@@ -6,13 +6,14 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from physdiff import description
 from physdiff.basis import Basis, SpectralBasis
@@ -23,14 +24,16 @@ from physdiff.data.normalise import Standardise
 from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
 from physdiff.gaussian import GaussianField
 from physdiff.model import FieldModel, around, build_network
-from physdiff.objectives import DenoisingLoss
 from physdiff.path import ReferencePath, time_of_onset
 from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.randomness import keyed_generator
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import SimulatedPath
 from physdiff.training.augment import shift_at_random
-from physdiff.training.loop import TrainResult, train
+from physdiff.training.company import device_of, rank
+from physdiff.training.loop import Draw, TrainResult, train
+from physdiff.training.objective_call import Loss
+from physdiff.training.trackers import open_trackers
 
 ProcessOn = Callable[[Basis], ForwardProcess]
 
@@ -81,8 +84,10 @@ def _model_and_tensors(
     physics = fit_clock(process(basis), reference, noise_level)
     path = path_of(physics, reference, fields, settings)
     joined = settings.denoiser
-    network = build_network(data.grid, len(data.names), settings.network, joined.whitened_input)
-    denoiser = around(network, path, joined.mode_scaling, joined.whitened_input)
+    variance, channels = joined.learned_variance, len(data.names)
+    extra = 0 if variance is None else variance.extra_channels(channels)
+    network = build_network(data.grid, channels, settings.network, joined.whitened_input, extra)
+    denoiser = around(network, path, joined.mode_scaling, joined.whitened_input, joined.predicted(), variance)
     card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
     model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
     return model, fields.float(), valid.float()
@@ -112,41 +117,50 @@ def rounding_of(data: FieldData, normaliser: Standardise) -> Tensor:
     return torch.from_numpy(np.finfo(data.values.dtype).eps * size) / normaliser.std
 
 
-def run_job(job: Job, folder: Path, progress: bool = True) -> tuple[FieldModel, TrainResult]:
-    """Train, or continue a run that was interrupted, and write `folder/model/`.
+def run_job(job: Job, folder: Path, progress: bool = True, draw: Draw | None = None) -> tuple[FieldModel, TrainResult]:
+    """Train, or continue a run that was interrupted, and write `folder/model/` when the run is finished.
+
+    Args:
+        job: What to train on what; the network goes to the device that the settings name.
+        folder: The run's.
+        progress: Show a progress bar.
+        draw: Draws samples while training; see `train`.
 
     Raises:
         ValueError: the folder holds another run.
         FloatingPointError: the loss is not finite.
     """
-    model = job.model
-    denoising, transition, grid = DenoisingLoss(), job.settings.simulation.loss(), model.grid
-
-    def loss(module: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
-        if job.settings.data.homogeneous and module.training:
-            batch = shift_at_random(batch, grid, generator)
-        if isinstance(module, ScoreModel):
-            return transition(module, batch, generator)
-        assert isinstance(module, Denoiser)
-        return denoising(module, batch, generator)
-
+    model, told = job.model, job.settings.training
+    model.denoiser.to(device_of(told.device))
     result = train(
-        model.denoiser, loss, job.train, job.valid, job.settings.training, folder,
-        signature=signature(model, job.settings), progress=progress,
+        model.denoiser, objective_of(job), job.train, job.valid, told, folder,
+        augment=partial(shift_at_random, model.grid) if job.settings.data.homogeneous else None,
+        signature=signature(model, job.settings), progress=progress, draw=draw,
+        trackers=open_trackers(told.trackers, folder, asdict(job.settings)) if rank() == 0 else (),
     )  # fmt: skip
-    assert isinstance(result.ema, (Denoiser, NetworkScore))
+    ema = result.ema.cpu()
+    assert isinstance(ema, (Denoiser, NetworkScore))
     card = {
         **model.card,
         "steps": result.steps,
         "seconds": result.seconds,
         "validation_loss": result.validation_loss,
-        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        "validation_error": result.validation_error,
+        "parameters": sum(p.numel() for p in ema.parameters()),
         "versions": versions(),
         "settings": asdict(job.settings),
     }
-    trained = FieldModel(result.ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card)
-    trained.save(folder / "model")
+    trained = FieldModel(ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card)
+    if result.finished and rank() == 0:
+        trained.save(folder / "model")
     return trained, result
+
+
+def objective_of(job: Job) -> Loss:
+    """What the settings ask to minimise."""
+    if isinstance(job.model.denoiser, ScoreModel):
+        return job.settings.simulation.loss()
+    return job.settings.objective.build().prepared(job.model.denoiser.path, job.train, job.model.normaliser.inverse)
 
 
 def signature(model: FieldModel, settings: RunSettings) -> str:
@@ -166,6 +180,10 @@ def signature(model: FieldModel, settings: RunSettings) -> str:
     }
     if isinstance(path, SimulatedPath):
         parts["simulation"] = asdict(settings.simulation)
+    else:
+        parts["objective"] = repr(settings.objective.build())
+        parts["prediction"] = repr(settings.denoiser.predicted())
+        parts["learned_variance"] = repr(settings.denoiser.learned_variance)
     return json.dumps(parts, sort_keys=True)
 
 

@@ -22,8 +22,10 @@ from physdiff.training import complete_checkpoints, read_metrics
 
 STEPS = 40
 CHECKPOINT_EVERY = 6
-# Forced to disk at each checkpoint: the log, three tensor files, the state, and two folders.
-SYNCS = 7
+# Forced to disk at each checkpoint: the log, four tensor files, the state, and two folders.
+SYNCS = 8
+# Forced to disk before the first: the empty log, and its folder.
+BEGIN = 2
 
 CHILD = f"""
 import os, sys, time
@@ -48,7 +50,8 @@ def watched_fsync(descriptor):
     fsync(descriptor)
 os.fsync = watched_fsync
 
-def loss(module, x, generator):
+def loss(module, x, draws):
+    generator = draws.generator
     reached("loss")
     if kind == "slow":
         time.sleep(0.01)
@@ -99,7 +102,7 @@ def final_state(folder: Path) -> dict[str, object]:
             content = file.read_bytes()
             if file.name == "state.json":
                 values = json.loads(content)
-                del values["tally"]["seconds"]
+                del values["tally"]["seconds"], values["digests"]["state"]
                 state[f"{path.name}/{file.name}"] = values
             else:
                 state[f"{path.name}/{file.name}"] = content
@@ -116,8 +119,8 @@ def test_killed_and_restarted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     draws = np.random.default_rng(20)
     plan = [
         # Half a first checkpoint; in the middle of a later one, after some whole ones.
-        ("fsync", int(draws.integers(2, SYNCS)), 0.0),
-        ("fsync", SYNCS + int(draws.integers(2, SYNCS)), 0.0),
+        ("fsync", BEGIN + int(draws.integers(2, SYNCS)), 0.0),
+        ("fsync", BEGIN + SYNCS + int(draws.integers(2, SYNCS)), 0.0),
         ("loss", int(draws.integers(CHECKPOINT_EVERY + 1, 2 * CHECKPOINT_EVERY)), 0.0),
         # No chosen moment at all: 10 ms of every step are spent asleep, the rest anywhere.
         ("slow", 0, float(draws.uniform(0.03, 0.15))),
@@ -129,7 +132,7 @@ def test_killed_and_restarted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
         litter += len(list((parts / "checkpoints").glob(".partial-*")))
         for path in complete_checkpoints(parts):
             assert {file.name for file in path.iterdir()} == {
-                "weights.safetensors", "ema.safetensors", "optimiser.safetensors", "state.json",
+                "weights.safetensors", "ema.safetensors", "optimiser.safetensors", "extra.safetensors", "state.json",
             }  # fmt: skip
     # Kills did interrupt checkpoints, and not the first or last step only.
     assert litter >= 2
@@ -139,5 +142,5 @@ def test_killed_and_restarted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     expected, got = final_state(whole), final_state(parts)
     assert list(got) == list(expected)
     assert [name for name in expected if got[name] != expected[name]] == []
-    assert len(expected) == 2 * 4 + 1
+    assert len(expected) == 2 * 5 + 1
     assert list((parts / "checkpoints").glob(".*")) == []

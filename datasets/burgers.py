@@ -1,0 +1,207 @@
+r"""Snapshots of the viscous Burgers equation: smooth random fields that steepened into shocks.
+
+    ∂u/∂t + u ∂u/∂x = ν ∂²u/∂x²,    x ∈ [0, 2π) m, periodic
+
+Each run starts from a Gaussian random velocity at large scales. Faster fluid catches up with slower, so that ramps
+form between fronts of a width of 4ν over the jump: one-sided slopes, which no Gaussian field has, whatever its
+spectrum.
+
+The solver is pseudo-spectral with the 2/3 rule, and steps by the exponential Runge-Kutta rule of order four (ETDRK4:
+viscosity exact, advection fourth order). It works on three times as many points as are stored, and so on twice as many
+modes. The equation has an exact solution (Cole, 1951; Hopf, 1950), against which the test holds the stored fields.
+
+Source: Cox and Matthews (2002), eqs. 26 to 29, with the coefficients of Kassam and Trefethen (2005), section 3.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from physdiff.atomic import replacing_folder
+from physdiff.data.fields import SPLITS
+from physdiff.data.formats.the_well_writer import write_stats, write_the_well
+from physdiff.grid import Grid
+
+NAME = "burgers"
+SUMMARY = "viscous Burgers equation: velocity with shocks, 1-D, periodic, 1280 runs on 128 cells"
+
+_RUNS_AT_ONCE = 64  # their arrays stay in a CPU's cache
+_FASTEST = 6.0  # m/s, six standard deviations of the start; Burgers fields never grow
+_LARGEST_SCALE = 3.0  # 1/m, the wavenumber at which the start's power has fallen by e^{-1/2}
+_CONTOUR = 32  # points of the contour on which the coefficients are averaged
+
+
+class Burgers:
+    """The truncated equation on n points of [0, 2π), for many independent runs at once.
+
+    Attributes:
+        points: Points n; modes below n/3 are kept.
+        viscosity: ν > 0, m²/s.
+    """
+
+    def __init__(self, points: int, viscosity: float) -> None:
+        if points < 8 or not 0 < viscosity < math.inf:
+            raise ValueError(f"needs at least 8 points and a viscosity > 0; got {points} and {viscosity}.")
+        self.points, self.viscosity = points, viscosity
+        self._k = np.arange(points // 2 + 1, dtype=np.float64)
+        self.kept = 3 * self._k < points
+
+    def to_modes(self, velocity: np.ndarray) -> np.ndarray:
+        """Coefficients of the kept modes, shape (..., n//2 + 1), of fields of shape (..., n)."""
+        return np.fft.rfft(velocity) * self.kept
+
+    def to_field(self, modes: np.ndarray) -> np.ndarray:
+        """Fields, shape (..., n)."""
+        return np.fft.irfft(modes, n=self.points)
+
+    def advection(self, modes: np.ndarray) -> np.ndarray:
+        """−u ∂u/∂x = −½ ∂(u²)/∂x of each run, as modes."""
+        return (-0.5j * self._k * self.kept) * np.fft.rfft(self.to_field(modes) ** 2)
+
+    def evolve(self, modes: np.ndarray, duration: float, steps: int) -> np.ndarray:
+        """Modes after `duration`, in `steps` equal steps.
+
+        Raises:
+            ValueError: the steps are too long for the flow's speed, and the numbers overflow.
+        """
+        step = duration / steps
+        decay = -self.viscosity * self._k**2 * step
+        whole, half = np.exp(decay), np.exp(decay / 2)
+        # The coefficients are differences that cancel at small decay; a mean over a circle around it does not.
+        z = decay[:, None] + np.exp(2j * math.pi * (np.arange(_CONTOUR) + 0.5) / _CONTOUR)
+        e = np.exp(z)
+        coefficients = (
+            np.expm1(z / 2) / z,
+            (-4 - z + e * (4 - 3 * z + z**2)) / z**3,
+            (2 + z + e * (z - 2)) / z**3,
+            (-4 - 3 * z - z**2 + e * (4 - z)) / z**3,
+        )
+        midway, first, middle, last = (step * c.mean(1).real for c in coefficients)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(steps):
+                start = self.advection(modes)
+                a = half * modes + midway * start
+                at_a = self.advection(a)
+                at_b = self.advection(half * modes + midway * at_a)
+                at_c = self.advection(half * a + midway * (2 * at_b - start))
+                modes = whole * modes + first * start + 2 * middle * (at_a + at_b) + last * at_c
+        if not np.isfinite(modes).all():
+            raise ValueError(f"the flow overflowed with {steps} steps of {step:.3g}; take more steps.")
+        return modes
+
+    def stable_steps(self, duration: float) -> int:
+        """Steps with which the fastest wave that a run can hold turns by at most one radian a step."""
+        return math.ceil(duration * _FASTEST * (self.points - 1) // 3)
+
+
+def initial_velocity(generator: np.random.Generator, points: int) -> np.ndarray:
+    """A Gaussian random velocity of mean 0 and expected variance 1 at cell centres, m/s, shape (points,), float64.
+
+    The power of a wavenumber k ≥ 1 is proportional to exp(−k²/18); the draws are the same for any number of points.
+    """
+    k = np.arange(1, 17)
+    power = np.exp(-0.5 * (k / _LARGEST_SCALE) ** 2)
+    cosine, sine = np.sqrt(power / power.sum()) * generator.standard_normal((2, len(k)))
+    phase = np.outer(2 * math.pi * (np.arange(points) + 0.5) / points, k)
+    return np.cos(phase) @ cosine + np.sin(phase) @ sine
+
+
+def coarsen(field: np.ndarray, cells: int) -> np.ndarray:
+    """The same trigonometric polynomial at the centres of fewer cells, without modes at or above their Nyquist.
+
+    Args:
+        field: Values at cell centres, shape (..., n).
+        cells: Even number of cells, ≤ n.
+    """
+    points = field.shape[-1]
+    k = np.arange(cells // 2 + 1)
+    # Cell centres start half a cell from the edge, and the cells differ: each mode turns by the difference.
+    turn = np.exp(1j * k * (math.pi / cells - math.pi / points)) * (2 * k < cells)
+    return np.fft.irfft(np.fft.rfft(field)[..., : cells // 2 + 1] * turn, n=cells) * (cells / points)
+
+
+def make(
+    folder: Path,
+    seed: int = 0,
+    progress: bool = True,
+    *,
+    train_runs: int = 1024,
+    valid_runs: int = 128,
+    test_runs: int = 128,
+    cells: int = 128,
+    frames: int = 1,
+    frame_interval: float = 0.5,
+    duration: float = 1.0,
+    viscosity: float = 0.05,
+    overwrite: bool = False,
+) -> Path:
+    """Simulate the runs and write `<folder>/data/{train,valid,test}/burgers.hdf5`.
+
+    Args:
+        folder: Data set folder to make.
+        seed: The same seed gives the same numbers, run by run.
+        progress: Whether a progress bar is shown.
+        train_runs: Independent runs to train on.
+        valid_runs: Independent runs to validate on.
+        test_runs: Independent runs to test on.
+        cells: Stored cells, even, at least 32.
+        frames: Snapshots stored per run; runs, not snapshots, are split.
+        frame_interval: Time between them, s.
+        duration: Time of the first, s; the first shocks form after about 0.3 s.
+        viscosity: m²/s; 0.05 is resolved by 128 cells.
+        overwrite: Whether a data set in `folder` is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: `folder` holds something, or a setting is out of range.
+    """
+    runs = dict(zip(SPLITS, (train_runs, valid_runs, test_runs), strict=True))
+    if min(runs.values()) < 1 or frames < 1 or min(duration, frame_interval) <= 0:
+        raise ValueError(
+            f"runs, frames and times must be positive; got {runs} runs, {frames} frames, "
+            f"{frame_interval} s apart, from {duration} s."
+        )
+    if cells < 32 or cells % 2:
+        raise ValueError(f"cells must be even and at least 32, to hold the initial field; got {cells}.")
+    grid = Grid((cells,), extent=2 * math.pi, boundary="periodic", units="m")
+    solver = Burgers(3 * cells, viscosity)
+    spans = [duration] + [frame_interval] * (frames - 1)
+
+    def simulate(split: int, first: int, last: int) -> np.ndarray:
+        """Snapshots of some runs, shape (last − first, frames, cells)."""
+        generators = [np.random.default_rng([seed, split, run]) for run in range(first, last)]
+        modes = solver.to_modes(np.stack([initial_velocity(g, solver.points) for g in generators]))
+        snapshots = []
+        for span in spans:
+            modes = solver.evolve(modes, span, solver.stable_steps(span))
+            snapshots.append(coarsen(solver.to_field(modes), cells))
+        return np.stack(snapshots, axis=1).astype(np.float32)
+
+    with (
+        replacing_folder(folder, overwrite) as partial,
+        tqdm(total=sum(runs.values()), desc=NAME, unit="run", disable=not progress) as bar,
+    ):
+        for index, (split, n) in enumerate(runs.items()):
+            values = []
+            for first in range(0, n, _RUNS_AT_ONCE):
+                values.append(simulate(index, first, min(first + _RUNS_AT_ONCE, n)))
+                bar.update(len(values[-1]))
+            write_the_well(
+                partial / "data" / split / f"{NAME}.hdf5",
+                {"velocity": np.concatenate(values)},
+                grid,
+                units={"velocity": "m/s"},
+                time=np.cumsum(spans),
+                parameters={"viscosity": viscosity},
+                attrs={"dataset_name": NAME, "seed": seed},
+            )
+        write_stats(partial)
+        shutil.copyfile(Path(__file__).parent / "cards" / f"{NAME}.md", partial / "card.md")
+    return Path(folder)

@@ -1,0 +1,203 @@
+"""The page that lies beside a model's weights, `README.md`: what it is, what it was made from, how to use it.
+
+It says what the model and its card hold, and nothing else; a part that is not known is left out. Equal models have
+equal pages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from physdiff import description
+from physdiff.joined import how_joined
+
+if TYPE_CHECKING:
+    from physdiff.model import FieldModel
+
+NAME = "README.md"
+
+
+def card_text(model: FieldModel) -> str:
+    """The page, in Markdown, with a YAML head of library and tags that model hubs read."""
+    process = type(model.denoiser.path.process).__name__
+    head = {"library_name": "physdiff", "tags": ["physdiff", "diffusion", f"{len(model.grid.shape)}d-fields", process]}
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        f"# {_listed(model.names)}: a diffusion model\n",
+        _what(model),
+        _section("Fields", _fields(model)),
+        _section("Data", _data(model)),
+        _section("Noising physics", _physics(model)),
+        _section("Network", _network(model)),
+        _section("Training", _training(model)),
+        _section("Validation", _validation(model)),
+        _section("Use", _use(model)),
+        _section("Limits", _limits(model)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"## {title}\n", *lines, ""]) if lines else ""
+
+
+def _what(model: FieldModel) -> str:
+    about = f"{_listed(model.names)} on the grid {model.grid.describe()}"
+    if "steps" not in model.card:
+        return f"An untrained model: the Gaussian random field with the mean and spectrum of its data, {about}.\n"
+    return (
+        f"A trained model of {about}. It draws new fields and gives the log-density of given ones; fields go in and "
+        "come out in physical units. The Gaussian field with the data's mean and spectrum is built in exactly, and the "
+        "network learns what it leaves.\n"
+    )
+
+
+def _fields(model: FieldModel) -> list[str]:
+    mean, std = model.normaliser.mean.tolist(), model.normaliser.std.tolist()
+    rows = [
+        f"| {_cell(name)} | {_cell(unit) if unit else 'none'} | {m:.6g} | {s:.6g} |"
+        for name, unit, m, s in zip(model.names, model.units, mean, std, strict=True)
+    ]
+    return ["| field | unit | mean | standard deviation |", "| --- | --- | --- | --- |", *rows]
+
+
+def _data(model: FieldModel) -> list[str]:
+    card, settings = model.card, model.card.get("settings", {}).get("data", {})
+    found = {
+        "data set": card.get("data"),
+        "training fields": card.get("train_fields"),
+        "validation fields": card.get("valid_fields"),
+        "boundary, in place of the data's own": settings.get("boundary"),
+        "noise level, relative to the standard deviation": model.noise_level,
+        "statistics are the same everywhere along periodic axes": settings.get("homogeneous"),
+    }
+    return _items(found)
+
+
+def _physics(model: FieldModel) -> list[str]:
+    path = model.denoiser.path
+    about = description.of_process(path.process)
+    mismatch = path.terminal_mismatch
+    summary = (inspect.getdoc(type(path.process)) or "").split("\n\n")[0].replace("\n", " ")
+    lines = [f"{summary}\n"] if summary else []
+    found = {
+        "process": about["class"],
+        **about["settings"],
+        "clock": f"`{path.clock.describe()}`",
+        "earliest time t_min": path.t_min,
+        "terminal mismatch": "no bound is known" if math.isnan(mismatch) else f"at most {mismatch:.3g} nats",
+        "degrees of freedom": path.reference.n_support,
+    }
+    return lines + _items(found)
+
+
+def _network(model: FieldModel) -> list[str]:
+    found = {
+        "class": type(model.denoiser.network).__name__,
+        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        **{name: x for name, x in model.network.to_dict().items() if x not in (0, 0.0, [], False)},
+        "joined to the reference by": how_joined(model.denoiser),
+        "objective": model.card.get("settings", {}).get("objective"),
+    }
+    return _items(found)
+
+
+def _training(model: FieldModel) -> list[str]:
+    card = model.card
+    found = {name: card.get(name) for name in ("steps", "stopped")}
+    if "seconds" in card:
+        found["seconds"] = round(card["seconds"])
+    return _items({**found, "versions": card.get("versions"), "settings": card.get("settings", {}).get("training")})
+
+
+def _validation(model: FieldModel) -> list[str]:
+    names = sorted(name for name, x in model.card.items() if name.startswith("validation_") and x is not None)
+    return _items({name.replace("_", " "): model.card[name] for name in names})
+
+
+def _use(model: FieldModel) -> list[str]:
+    condition, told = _condition(model), ""
+    if condition:
+        told = ", condition=condition"
+    return [
+        "```python",
+        "import physdiff",
+        *(["import torch"] if condition else []),
+        "import xarray as xr",
+        "",
+        'model = physdiff.load("FOLDER")  # the folder that holds this page',
+        *condition,
+        f"samples = model.sample(16, steps=16, seed=0{told})",
+        f"print(samples[{model.names[0]!r}].std())",
+        'samples.to_netcdf("samples.nc")',
+        "",
+        'fields = xr.open_dataset("samples.nc")  # or your own, on this grid, with these names and units',
+        f"scores = model.log_likelihood(fields, probes=8, seed=0{told})",
+        "print(scores.log_prob, scores.standard_error)  # nats",
+        "```",
+    ]
+
+
+def _condition(model: FieldModel) -> list[str]:
+    """How a condition of the right shapes is made; nothing if the model takes none."""
+    network, cells = model.network, ", ".join(str(n) for n in model.grid.shape)
+    parts = {
+        "fields": f"torch.zeros(1, {network.condition_channels}, {cells})" if network.condition_channels else "",
+        "scalars": f"torch.zeros(1, {network.scalars})" if network.scalars else "",
+        "classes": "torch.zeros(1, dtype=torch.int64)" if network.classes else "",
+    }
+    given = [f"    {name}={shape}," for name, shape in parts.items() if shape]
+    if not given:
+        return []
+    return ["condition = physdiff.Condition(", *given, ")  # yours, in the units in which the model was trained on it"]
+
+
+def _limits(model: FieldModel) -> list[str]:
+    path = model.denoiser.path
+    name = description.of_process(path.process)["class"]
+    scored = {
+        "field": "Log-densities are of the fields as they are, in nats, per unit of their own units.",
+        "noised": "Log-densities are of the fields with the noise below which nothing is modelled, in nats.",
+    }[model.scored]
+    lines = [
+        f"- It knows fields on {model.grid.describe()} in the units above, and refuses others.",
+        f"- {scored}",
+        f"- Of {math.prod(path.reference.spectrum.shape)} modes, {path.reference.n_support} are modelled; the data "
+        "has nothing in the others.",
+    ]
+    if "." in name or ":" in name:
+        lines.append(f"- Its physics is not part of physdiff: to load the model imports `{name}`.")
+    return lines
+
+
+def _items(found: Mapping[str, Any]) -> list[str]:
+    """What is known of some values, one a line."""
+    return [f"- {name}: {_value(value)}" for name, value in found.items() if value is not None and value != {}]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        known = [f"{key} {_value(x)}" for key, x in value.items() if x is not None]
+        return "; ".join(known)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        words = ", ".join(_value(entry) for entry in value[:12])
+        return f"[{words}{', ...' if len(value) > 12 else ''}]"
+    return str(value) if isinstance(value, (int, str)) else json.dumps(value)
+
+
+def _cell(text: str) -> str:
+    return "`" + text.replace("|", "\\|") + "`"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(", ".join(names).rsplit(", ", 1))
