@@ -1,8 +1,8 @@
-"""Pages of what is registered: each process and each solver, from its own docstrings and its own formulas.
+"""Pages of what is registered: each process, solver and objective, from its own docstrings and its own formulas.
 
 A Sphinx extension. It runs before the sources are read and writes `generated/`, so that a new file in
-`physdiff/processes` or `physdiff/solvers` has a page, with a figure, without an edit here. What was measured
-(`measured.py`) is written there as well.
+`physdiff/processes`, `physdiff/solvers` or `physdiff/objectives` has a page, with a figure where there is something to
+draw, without an edit here. Tables of settings, and what was measured (`measured.py`), are written there as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,16 +21,27 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 import physdiff
+from physdiff.config import DenoiserSettings, ObjectiveSettings
+from physdiff.networks.settings import NetworkSettings
+from physdiff.objectives import Objective, Weighting, objectives, time_samplings, weightings
 from physdiff.phase_space import PhaseSpaceProcess
 from physdiff.process import AutonomousProcess, ForwardProcess, LinearProcess
 from physdiff.registry import processes
 from physdiff.semilinear import SemilinearProcess
 from physdiff.solvers import Solver, solvers
+from physdiff.training.settings import FREE_SETTINGS, TrainSettings
 
 HERE = Path(__file__).parent
 GIVEN_BY_THE_TOOLKIT = ("basis", "clock")
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:")
 INCLUDED = ("which_solver", "coverage")  # by pages, from `measured`
+# Tables of settings, included by pages too, with the settings that may change within a run.
+SETTINGS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "training_settings": (TrainSettings, FREE_SETTINGS),
+    "network_settings": (NetworkSettings, ()),
+    "denoiser_settings": (DenoiserSettings, ()),
+    "objective_settings": (ObjectiveSettings, ()),
+}
 NAMED = {"True": "yes", "False": "no", "None": "none"}
 
 
@@ -46,14 +57,21 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def write_pages(app: Sphinx) -> None:
     """Write a page and a figure for every registered class, and remove the pages of those that are gone."""
-    for kind, registry, page in (("processes", processes, process_page), ("solvers", solvers, solver_page)):
-        files = _by_file(registry.classes(), kind)
+    asked = {**objectives.classes(), **weightings.classes(), **time_samplings.classes()}
+    for kind, classes, page in (
+        ("processes", processes.classes(), process_page),
+        ("solvers", solvers.classes(), solver_page),
+        ("objectives", asked, objective_page),
+    ):
+        files = _by_file(classes, kind)
         folder = HERE / "generated" / kind
         folder.mkdir(parents=True, exist_ok=True)
         for old in set(folder.glob("*.md")) - set(files):
             old.unlink()
         for path, members in files.items():
             _write(path, page(members, path))
+    for name, (cls, free) in SETTINGS.items():
+        _write(HERE / "generated" / f"{name}.md", settings_table(cls, free) + "\n")
     try:
         for name in INCLUDED:
             _write(HERE / "generated" / f"{name}.md", getattr(measured, name)())
@@ -151,6 +169,49 @@ def solver_page(members: list[type[Solver]], path: Path) -> str:
     return "\n\n".join([*parts, *_code(members[0], path)]) + "\n"
 
 
+def objective_page(members: list[type], path: Path) -> str:
+    """The page of one file of `physdiff/objectives`, Markdown."""
+    parts = _opening(members[0])
+    for cls in members:
+        summary, _, rest = read_docstring(cls)
+        parts += [*_heading(cls, summary), f"`{spelling(cls)}`", *rest]
+        parts += ["**Settings**", settings_table(cls)] if fields(cls) else []
+    return "\n\n".join([*parts, *_code(members[0], path)]) + "\n"
+
+
+def spelling(cls: type) -> str:
+    """How an objective or a part of one is asked for on the command line."""
+    if issubclass(cls, Objective):
+        return f"--objective.name {cls.__name__}"
+    word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+    return f"--objective.{'weighting' if issubclass(cls, Weighting) else 'times'} {word}"
+
+
+def settings_table(cls: type, free: tuple[str, ...] = ()) -> str:
+    """Every setting of a class, its default, and what its docstring says of it.
+
+    Args:
+        cls: A dataclass.
+        free: Settings that may change within a run; no column is made for none.
+
+    Raises:
+        ExtensionError: a setting is not told of.
+    """
+    meanings = read_docstring(cls)[1]
+    own = [f for f in fields(cls) if f.init]
+    if silent := [f.name for f in own if f.name not in meanings]:
+        raise ExtensionError(f"the docstring of {cls.__name__} does not say what {', '.join(silent)} means.")
+    rows = [(f"`{f.name}`", _default(f), "yes" if f.name in free else "", meanings[f.name]) for f in own]
+    return _table(("name", "default", "may change in a run", "meaning"), rows)
+
+
+def _default(setting: Field[Any]) -> str:
+    if setting.default is MISSING and setting.default_factory is MISSING:
+        return "must be given"
+    value = setting.default if setting.default is not MISSING else setting.default_factory()  # pyright: ignore
+    return f"`{value!r}`"
+
+
 def _declared(cls: type[Solver]) -> list[tuple[str, ...]]:
     """What a rule says of itself, with each of the settings that the laws try."""
     rules = cls.examples()
@@ -177,7 +238,7 @@ def _opening(cls: type) -> list[str]:
     title, colon, lead = (part.strip() for part in sentence.partition(":"))
     if not colon:
         title, lead = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__), sentence
-    opening = [f"# {title}", f"{lead[:1].upper()}{lead[1:]}" if lead else "", as_markdown(rest)]
+    opening = [f"# {title}", lead if lead[1:2] == "_" else f"{lead[:1].upper()}{lead[1:]}", as_markdown(rest)]
     return [part for part in opening if part]
 
 

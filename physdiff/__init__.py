@@ -11,12 +11,15 @@ from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock
 from physdiff.clock_fit import fit_clock
 from physdiff.condition import Condition
 from physdiff.data.fields import FieldData, load_fields
+from physdiff.data.normalise import Standardise
 from physdiff.decoding import Decoded, decode, draw, encode
 from physdiff.denoisers import (
     Denoiser,
     EmpiricalDenoiser,
     GaussianDenoiser,
     GaussianScore,
+    Guided,
+    LearnedVariance,
     MixtureDenoiser,
     NetworkScore,
     PosteriorMean,
@@ -28,8 +31,20 @@ from physdiff.grid import Grid
 from physdiff.importance import ImportanceWeights, bennett_free_energy, importance_weights, reverse_free_energy
 from physdiff.jackknife import Estimate
 from physdiff.likelihood import LogLikelihood, log_likelihood
-from physdiff.model import FieldModel
-from physdiff.objectives import TransitionLoss
+from physdiff.model import FieldModel, NetworkSettings, build_network
+from physdiff.networks import Backbone, DiffusionTransformer, UNet
+from physdiff.objectives import (
+    ContinuousVariationalLoss,
+    DenoisingLoss,
+    HybridLoss,
+    ImplicitScoreLoss,
+    NoiseLevelsLoss,
+    Objective,
+    SlicedScoreLoss,
+    TargetScoreLoss,
+    TransitionLoss,
+    VariationalLoss,
+)
 from physdiff.path import ReferencePath
 from physdiff.phase_space import PhaseSpaceProcess
 from physdiff.process import AutonomousProcess, Kernel, LinearProcess
@@ -66,21 +81,24 @@ from physdiff.solvers import (
     sample,
 )
 from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus
+from physdiff.training import TrainResult, TrainSettings, train
 
 load = FieldModel.load
 
 __all__ = [
-    "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Basis",
-    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "DPMSolver", "Decoded", "Denoiser",
-    "EmpiricalDenoiser",
-    "Estimate", "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData", "FieldModel",
-    "GaussianDenoiser", "GaussianField", "GaussianScore", "Graph", "GraphBasis", "Grid", "Heun", "HutchPlusPlus",
-    "Hutchinson", "IdentityBasis", "ImportanceWeights", "Karras", "Kernel", "LinearClock", "LinearProcess",
-    "LinearRateClock", "LogLikelihood", "LogSNR", "LogSpaced", "MixtureDenoiser", "NetworkScore", "PhaseSpaceDDIM",
-    "PhaseSpaceProcess", "Phi4Action", "PosteriorMean", "PredictorCorrector", "ReferencePath", "ReferenceSplitting",
-    "ReverseModel", "SDEDPMSolver", "ScoreModel", "SemilinearProcess", "SimulatedPath", "Solver", "SpectralBasis",
-    "Sphere", "SphereBasis", "TimeGrid", "TorchSDE", "Trajectory", "TransitionLoss", "Uniform", "WhitenedAdams",
-    "bennett_free_energy", "bits_per_dimension", "continuous_elbo", "decode", "dequantise", "draw", "elbo",
-    "encode", "find_action", "fit_clock", "importance_weights", "load", "load_fields", "log_likelihood", "register",
-    "reverse_free_energy", "sample", "simulated_elbo", "with_drift",
+    "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Backbone",
+    "Basis", "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "ContinuousVariationalLoss",
+    "DPMSolver", "Decoded", "Denoiser", "DenoisingLoss", "DiffusionTransformer", "EmpiricalDenoiser", "Estimate",
+    "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData", "FieldModel", "GaussianDenoiser",
+    "GaussianField", "GaussianScore", "Graph", "GraphBasis", "Grid", "Guided", "Heun", "HutchPlusPlus", "Hutchinson",
+    "HybridLoss", "IdentityBasis", "ImplicitScoreLoss", "ImportanceWeights", "Karras", "Kernel", "LearnedVariance",
+    "LinearClock", "LinearProcess", "LinearRateClock", "LogLikelihood", "LogSNR", "LogSpaced", "MixtureDenoiser",
+    "NetworkScore", "NetworkSettings", "NoiseLevelsLoss", "Objective", "PhaseSpaceDDIM", "PhaseSpaceProcess",
+    "Phi4Action", "PosteriorMean", "PredictorCorrector", "ReferencePath", "ReferenceSplitting", "ReverseModel",
+    "SDEDPMSolver", "ScoreModel", "SemilinearProcess", "SimulatedPath", "SlicedScoreLoss", "Solver", "SpectralBasis",
+    "Sphere", "SphereBasis", "Standardise", "TargetScoreLoss", "TimeGrid", "TorchSDE", "TrainResult", "TrainSettings",
+    "Trajectory", "TransitionLoss", "UNet", "Uniform", "VariationalLoss", "WhitenedAdams", "bennett_free_energy",
+    "bits_per_dimension", "build_network", "continuous_elbo", "decode", "dequantise", "draw", "elbo", "encode",
+    "find_action", "fit_clock", "importance_weights", "load", "load_fields", "log_likelihood", "register",
+    "reverse_free_energy", "sample", "simulated_elbo", "train", "with_drift",
 ]  # fmt: skip

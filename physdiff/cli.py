@@ -46,7 +46,11 @@ class _Parser(ArgumentParser):
             r"(?:Key|Option|key) ['\"]([\w.]+)['\"] is not (?:expected|accepted)",
         ):
             if found := re.search(pattern, message):
-                known = [a.dest for a in self._named_in(message)._actions if a.dest not in ("help", "config")]
+                actions = [a for a in self._named_in(message)._actions if a.dest not in ("help", "config")]
+                unnamed, known = [a.dest for a in actions if not a.option_strings], [a.dest for a in actions]
+                if found.group(1) in unnamed:
+                    places = " ".join(name.upper() for name in unnamed)
+                    return f"'{found.group(1)}' has no dashes, it is told by its place: {places}."
                 return f"there is no option '{found.group(1)}'. {nearest(found.group(1), known)}"
         if found := re.search(r"following arguments are required: (.*)", message):
             return self._missing(found.group(1).split(", "))

@@ -96,11 +96,6 @@ class Condition:
         assert dim == 0
         return self._each(lambda x: x.repeat_interleave(repeats, 0))
 
-    def behind(self, more: Tensor) -> Condition:
-        """With further fields ahead of its own, shape (n, channels, *grid)."""
-        joined = more if self.fields is None else torch.cat([more, self.fields.to(more)], 1)
-        return replace(self, fields=joined)
-
     def told(self, present: Tensor) -> Condition:
         """Told only where `present`, shape (n,), bool, and where it was told before."""
         present = present.to(self.device)

@@ -103,10 +103,13 @@ class ObjectiveSettings:
         for name in given:
             if name in self.settings:
                 raise ValueError(f"objective.{name} is given twice, by itself and in objective.settings.")
-        built = with_settings(find(objectives, self.name), {**self.settings, **given}, "objective")
-        if built.simulated:
-            raise ValueError(f"objective: {self.name} is for simulated processes, and is chosen for them by itself.")
-        return built
+        cls = TransitionLoss if self.name == TransitionLoss.__name__ else find(objectives, self.name)
+        if cls.simulated:
+            raise ValueError(
+                f"objective.name: {self.name} is for simulated processes, and is chosen for them by itself; its "
+                "settings are those of 'simulation'."
+            )
+        return with_settings(cls, {**self.settings, **given}, "objective")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ class SimulationSettings:
 
     Attributes:
         target: What the score is regressed on: "euler", "linearised" or "backward"; see `physdiff.TransitionLoss`.
-        windows_per_run: Rows of a batch that share a run, each in another window.
+        windows_per_run: Consecutive rows of a batch that share a run, each in a window of its own. Where the rows of a
+            process, or of an accumulated part, are a multiple of it, losses are those of a batch that is not split.
         substeps: Steps within a window, of "linearised".
         tolerance: Largest difference between one step and two half steps, in standard deviations of the noise: it sets
             the number of windows.

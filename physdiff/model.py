@@ -17,7 +17,16 @@ from physdiff.bounds import elbo, simulated_elbo
 from physdiff.condition import Given, per_field
 from physdiff.data.fields import FieldData
 from physdiff.data.normalise import Standardise
-from physdiff.denoisers import Calibration, Denoiser, NetworkScore, calibrate
+from physdiff.denoisers import (
+    Calibration,
+    Denoiser,
+    NetworkScore,
+    PosteriorMean,
+    ReverseModel,
+    ScoreModel,
+    calibrate,
+    guided,
+)
 from physdiff.flow_ends import estimator_of
 from physdiff.grid import Grid
 from physdiff.joined import around, how_joined, joined_as
@@ -121,6 +130,7 @@ class FieldModel:
         time_grid: TimeGrid | None = None,
         seed: int = 0,
         condition: Given | None = None,
+        guidance: float = 1.0,
         progress: bool = False,
     ) -> xr.Dataset:
         """Draw fields, in physical units.
@@ -134,20 +144,35 @@ class FieldModel:
             seed: Field i depends on (seed, i) alone.
             condition: Fields, numbers and classes in the units in which the model was trained on them, of each of the
                 n fields, or one of all.
+            guidance: How far to go towards what the condition changes: 1 is the conditional law, 0 that of all fields,
+                beyond 1 fields tell their condition the more clearly and vary the less, at twice the cost (`Guided`).
+                For a model that was trained with `objective.drop_condition`.
             progress: Whether to show a bar.
 
         Returns:
             One variable a channel on dims ("sample", *grid.dims), with coordinates and units.
+
+        Raises:
+            ValueError: there is guidance and no condition; and as `physdiff.sample`.
         """
         solver = ReferenceSplitting() if solver is None else solver
         grid = self.grid_for(solver) if time_grid is None else time_grid
         fields = sample(
-            self.denoiser, n, steps=steps, solver=solver, time_grid=grid, seed=seed, condition=condition,
-            progress=progress,
+            self._guided(guidance, condition), n, steps=steps, solver=solver, time_grid=grid, seed=seed,
+            condition=condition, progress=progress,
         )  # fmt: skip
         dataset = self.to_dataset(self.normaliser.inverse(fields), source="samples of a physdiff model")
         dataset.attrs.update(steps=steps, seed=seed, solver=type(solver).__name__, time_grid=type(grid).__name__)
+        if guidance != 1:
+            dataset.attrs["guidance"] = guidance
         return dataset
+
+    def _guided(self, scale: float, condition: Given | None) -> ReverseModel:
+        if scale == 1:
+            return self.denoiser
+        if condition is None:
+            raise ValueError(f"guidance goes towards what a condition changes, and none is given; guidance is {scale}.")
+        return guided(self.denoiser, scale)
 
     def to_dataset(self, fields: Tensor, source: str) -> xr.Dataset:
         """Fields in physical units, shape (n, channels, *grid), as a data set."""
@@ -167,7 +192,8 @@ class FieldModel:
         Args:
             data: Fields on the model's grid with its names and units; other variables are ignored.
             **settings: `probes` (number of Hutchinson probes, "exact" for the exact trace, 8 when not given), and
-                those of `physdiff.log_likelihood`; a `condition` as for `sample`.
+                those of `physdiff.log_likelihood`; a `condition` as for `sample`; with `guidance` the density is that
+                of fields that a deterministic solver draws with it.
 
         Returns:
             On dim "sample": log_prob, standard_error, per_dimension, relative_to_reference, log_prob_reference, in
@@ -181,7 +207,9 @@ class FieldModel:
         """
         require_physical(settings.get("scored", self.scored))
         settings["trace"] = _trace(settings)
-        return of_likelihood(self.score(self.normalised(data), **settings), self.log_det, settings)
+        found = of_likelihood(self.score(self.normalised(data), **settings), self.log_det, settings)
+        guidance = settings.get("guidance", 1.0)
+        return found if guidance == 1 else found.assign_attrs(guidance=guidance)
 
     def elbo(self, data: xr.Dataset | FieldData, **settings: Any) -> xr.Dataset:
         """Lower bound on the log-density of fields in physical units; see `physdiff.elbo` for the settings.
@@ -189,7 +217,7 @@ class FieldModel:
         Args:
             data: As for `log_likelihood`.
             **settings: Of `physdiff.elbo`; under a simulated process of `physdiff.simulated_elbo`. A `condition` as
-                for `sample`.
+                for `sample`; with `guidance` the bound is on the law of the guided chain.
 
         Returns:
             On dim "sample": bound, standard_error, per_dimension, relative_to_reference, log_prob_reference, and what
@@ -199,19 +227,25 @@ class FieldModel:
         Raises:
             ValueError: as `log_likelihood`, and as `physdiff.elbo`.
         """
-        fields, model = self.normalised(data), self.denoiser
+        fields = self.normalised(data)
+        guidance = settings.pop("guidance", 1.0)
+        model = self._guided(guidance, settings.get("condition"))
         if "condition" in settings:
             settings["condition"] = per_field(settings["condition"], len(fields))
-        result = simulated_elbo(model, fields, **settings) if isinstance(model, NetworkScore) else elbo(
-            model, fields, **settings
-        )  # fmt: skip
-        return of_bound(result, self.log_det, settings.get("seed", 0))
+        if isinstance(model, ScoreModel):
+            result = simulated_elbo(model, fields, **settings)
+        else:
+            assert isinstance(model, PosteriorMean)
+            result = elbo(model, fields, **settings)
+        found = of_bound(result, self.log_det, settings.get("seed", 0))
+        return found if guidance == 1 else found.assign_attrs(guidance=guidance)
 
     def score(self, fields: Tensor, probes: int | str = 8, **settings: Any) -> LogLikelihood:
         """Log-density of normalised fields, shape (n, channels, *grid), in the model's units."""
         settings["trace"] = _trace({"probes": probes, **settings})
         settings.setdefault("scored", self.scored)
-        return log_likelihood(self.denoiser, fields, **settings)
+        model = self._guided(settings.pop("guidance", 1.0), settings.get("condition"))
+        return log_likelihood(model, fields, **settings)
 
     @property
     def scored(self) -> Literal["field", "noised"]:

@@ -122,9 +122,11 @@ def _validation(model: FieldModel) -> list[str]:
 
 
 def _use(model: FieldModel) -> list[str]:
-    condition, told = _condition(model), ""
+    condition, told, more = _condition(model), "", []
     if condition:
         told = ", condition=condition"
+    if condition and _droppable(model):
+        more = [f"samples = model.sample(16, steps=16, seed=0{told}, guidance=2.0)  # tells its condition more clearly"]
     return [
         "```python",
         "import physdiff",
@@ -134,6 +136,7 @@ def _use(model: FieldModel) -> list[str]:
         'model = physdiff.load("FOLDER")  # the folder that holds this page',
         *condition,
         f"samples = model.sample(16, steps=16, seed=0{told})",
+        *more,
         f"print(samples[{model.names[0]!r}].std())",
         'samples.to_netcdf("samples.nc")',
         "",
@@ -142,6 +145,12 @@ def _use(model: FieldModel) -> list[str]:
         "print(scores.log_prob, scores.standard_error)  # nats",
         "```",
     ]
+
+
+def _droppable(model: FieldModel) -> bool:
+    """Whether it was trained without its condition as well, as guidance needs it."""
+    objective = model.card.get("settings", {}).get("objective")
+    return isinstance(objective, Mapping) and bool(objective.get("drop_condition"))
 
 
 def _condition(model: FieldModel) -> list[str]:
@@ -173,6 +182,8 @@ def _limits(model: FieldModel) -> list[str]:
     ]
     if "." in name or ":" in name:
         lines.append(f"- Its physics is not part of physdiff: to load the model imports `{name}`.")
+    if (network := model.network.class_path) is not None:
+        lines.append(f"- Its network is not part of physdiff: to load the model imports `{network}`.")
     return lines
 
 

@@ -9,8 +9,12 @@ for reasons of its own,
     files below that folder, as `sub/my_physics.py:MyProcess`,
 
 and never from the standard library (no class that a model needs is there), from the model's own folder, or from the
-folder around it. A file of the user's is imported only if it defines a class of that name: a script is not run by
-mistake. What is found must then be a class of the right kind before it is called; see `Registry.find`.
+folder around it. A file is imported only if it defines or imports something of the class's name: a script is not run by
+mistake, the user's or a package's. (A package's `__init__.py` is taken at its word: many make their names on demand.)
+What is found must then be a class of the right kind before it is called, see `Registry.find`, and its arguments are
+plain values none of which names a place, see `require_plain`: classes that fetch weights or code take it from there.
+
+What remains: a class that is installed here, of the right kind, is called with numbers and words that a stranger chose.
 """
 
 from __future__ import annotations
@@ -19,9 +23,41 @@ import ast
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
+
+
+def require_plain(value: Any, name: str) -> None:
+    """Raise unless a class's argument, at any depth, is a number, a truth value, None, or a word that names no place.
+
+    A model's folder must be all that it takes to make the model again; and what a class reads from a path or an address
+    may be code.
+
+    Args:
+        value: The argument; lists and mappings by word are looked through.
+        name: What it is called, for the message.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{name} has the key {key!r}; expected words as keys.")
+            require_plain(each, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for i, each in enumerate(value):
+            require_plain(each, f"{name}[{i}]")
+    elif isinstance(value, str):
+        if any(mark in value for mark in ("/", "\\", "~", ":")) or value.startswith("."):
+            raise ValueError(
+                f"{name} is '{value}', which looks like a path or an address; a network is made from numbers and words "
+                "alone, and its weights lie in the model's folder."
+            )
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise ValueError(f"{name} is a {type(value).__name__}; expected numbers, words, lists or mappings of them.")
 
 
 def require_trusted(name: str, folder: Path, kind: str) -> None:
@@ -46,9 +82,9 @@ def require_trusted(name: str, folder: Path, kind: str) -> None:
     if _is_imported(path, file):
         return
     if file is None:
-        if path.partition(".")[0] in sys.stdlib_module_names:
-            raise ValueError(f"{asked}, of Python's own library; a model needs nothing of it. It was not loaded.")
         files = _files_of(path)
+        if path.partition(".")[0] in sys.stdlib_module_names or any(_is_pythons(each) for each in files):
+            raise ValueError(f"{asked}, of Python's own library; a model needs nothing of it. It was not loaded.")
     elif file.is_relative_to(Path.cwd()):
         files = [file]
     else:
@@ -59,7 +95,7 @@ def require_trusted(name: str, folder: Path, kind: str) -> None:
                 f"{asked}, a file in {where}. What comes with a model is not run: if it is your own, put it elsewhere."
             )
     # Where there is no file, the import says so.
-    if files and files[-1].is_file() and _is_own(files[-1]) and cls not in _classes(files[-1]):
+    if files and files[-1].is_file() and not _may_define(files[-1], cls):
         raise ValueError(f"{asked}, but {files[-1]} defines no class '{cls}'; it was not run.")
 
 
@@ -93,19 +129,33 @@ def _came_with(file: Path, folder: Path) -> Path | None:
     return next((place for place in (model, *around) if file.is_relative_to(place)), None)
 
 
-def _is_own(file: Path) -> bool:
-    """Whether a file is the user's, below the current folder, and not an installed package's."""
-    paths = sysconfig.get_paths()
-    installed = any(file.is_relative_to(Path(paths[place]).resolve()) for place in ("purelib", "platlib"))
-    return file.is_relative_to(Path.cwd()) and not installed
+def _is_pythons(file: Path) -> bool:
+    """Whether a file is of the standard library, its tests included, and of no package that is installed in it."""
+    home = Path(sysconfig.get_path("stdlib")).resolve()
+    return file.is_relative_to(home) and not {"site-packages", "dist-packages"} & set(file.relative_to(home).parts)
 
 
-def _classes(file: Path) -> set[str]:
-    """Names that a file defines or imports at its top level, without running it."""
+def _is_installed(file: Path) -> bool:
+    """Whether a file is an installed package's; if not, and below the current folder, it is the user's own."""
+    places = {Path(sysconfig.get_path(place)).resolve() for place in ("purelib", "platlib")}
+    return any(file.is_relative_to(place) for place in places) or not file.is_relative_to(Path.cwd())
+
+
+def _may_define(file: Path, cls: str) -> bool:
+    """Whether a file, without running it, defines or imports a class of a name; what is no Python text may."""
+    if file.suffix != ".py":
+        return True
+    installed = _is_installed(file)
+    if installed and file.name == "__init__.py":
+        return True
     try:
         tree = ast.parse(file.read_text(encoding="utf-8", errors="replace"))
     except (SyntaxError, ValueError, OSError):
-        return set()
-    defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    imported = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    return defined | {alias.asname or alias.name for alias in imported}
+        return False
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return cls in names or (installed and "*" in names)

@@ -24,7 +24,8 @@ from physdiff.clock import ExponentialClock
 from physdiff.config import DenoiserSettings
 from physdiff.denoisers import Denoiser
 from physdiff.networks import UNet
-from physdiff.objectives import DenoisingLoss
+from physdiff.objectives import DenoisingLoss, Stratified
+from physdiff.objectives.weighting import Simple
 from physdiff.processes.variance_exploding import VarianceExploding
 
 # Karras et al. (2022), table 1: log σ ~ N(−1.2, 1.2²) for data of standard deviation 0.5. Ours is 1: the same ratios of
@@ -82,9 +83,13 @@ class Ours(Method):
         problem: What is learned.
         seed: Of the network's weights.
         denoiser: How the network is joined to the reference; `physdiff train`'s defaults if not given.
+        objective: What is minimised; likewise.
     """
 
-    def __init__(self, problem: Problem, seed: int, denoiser: DenoiserSettings | None = None) -> None:
+    def __init__(
+        self, problem: Problem, seed: int, denoiser: DenoiserSettings | None = None,
+        objective: DenoisingLoss | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         denoiser = denoiser or DenoiserSettings()
         onset = problem.sigma_min**2
@@ -94,7 +99,7 @@ class Ours(Method):
         path = ReferencePath(process, problem.reference, t_min)
         copied = denoiser.whitened_input
         self.denoiser = Denoiser(problem.unet(copied, seed), path, denoiser.mode_scaling, copied, denoiser.predicted())
-        self.objective = DenoisingLoss()
+        self.objective = objective or DenoisingLoss()
 
     def loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return self.objective(self.denoiser, x, generator).mean()
@@ -239,11 +244,15 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
+SIMPLE = DenoisingLoss(weighting=Simple(), times=Stratified())
 METHODS: dict[str, Make] = {
     "EDM, our U-Net": SameUNetEDM,
     "physdiff": Ours,
-    "physdiff, γ = ½": lambda problem, seed: Ours(problem, seed, DenoiserSettings(mode_scaling=0.5)),
-    "physdiff, γ = 0, no copy": lambda problem, seed: Ours(problem, seed, DenoiserSettings(0.0, whitened_input=False)),
+    "physdiff, simple loss, γ = ½": lambda problem, seed: Ours(problem, seed, DenoiserSettings(0.5), SIMPLE),
+    "physdiff, simple loss, γ = 1": lambda problem, seed: Ours(problem, seed, DenoiserSettings(1.0), SIMPLE),
+    "physdiff, simple loss, γ = 0, no copy": lambda problem, seed: Ours(
+        problem, seed, DenoiserSettings(0.0, whitened_input=False), SIMPLE
+    ),
     "azula": Azula,
     "diffusers DDPM": Diffusers,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from physdiff.denoisers import Denoiser
 from physdiff.model import FieldModel
 from physdiff.training.power_profile import mismatch
-from physdiff.training.profiles import reconstruct, stored_profiles
+from physdiff.training.stored_profiles import reconstruct, stored_profiles
 
 
 def ema(run: str, width: float, out: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from physdiff.grid import Grid
 from physdiff.networks.cost import cost
-from physdiff.networks.settings import PRESETS, NetworkSettings, build_network
+from physdiff.networks.settings import KINDS, PRESETS, NetworkSettings, build_network
 
 GRIDS = (Grid(256), Grid((64, 64)), Grid((32, 32, 32)))
 COLUMNS = ("network", "preset", "width", "levels by blocks", "attention", "parameters", "multiply-adds per cell")
@@ -30,7 +30,9 @@ def networks(grid: str | None = None, channels: int = 1) -> None:
 
 
 def _row(grid: Grid, channels: int, kind: str, name: str) -> tuple[str, ...]:
-    settings = NetworkSettings(kind=kind, preset=name).resolved()
+    # A field of fewer cells than a patch is one patch.
+    patch = min(KINDS[kind]["patch"], max(grid.shape)) if kind == "transformer" else None
+    settings = NetworkSettings(kind=kind, preset=name, patch=patch).resolved()
     found = cost(lambda: build_network(grid, channels, settings), grid, channels)
     if kind == "unet":
         levels = "-".join(map(str, settings.multipliers or ())) + f" by {settings.blocks}"

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from physdiff.training.company import rank
+from physdiff.training.company import rank, say
 from physdiff.training.lock import only_process
 from physdiff.training.sweep import points
 from physdiff.training.sweep_table import Outcome, best_of, compared_by, found_in, write_tables
@@ -83,7 +83,7 @@ def sweep(
             b or Outcome(p.name, p.overrides, "unfinished", d) for b, p, d in zip(before, found, digests, strict=True)
         ]
         for i, point in enumerate(found):
-            print(f"[{i + 1}/{len(found)}] {point.name}{': done before' if before[i] else ''}", flush=True)
+            say(f"[{i + 1}/{len(found)}] {point.name}{': done before' if before[i] else ''}")
             if before[i]:
                 continue
             outcomes[i], code = _train(outcomes[i], root, [*words, *point.words], run, input_errors)
@@ -91,7 +91,7 @@ def sweep(
                 outcomes[i].save(root / point.name)
                 write_tables(root, outcomes)
             if code > SIGNALS:
-                print("interrupted; the same command continues the sweep", file=sys.stderr)
+                say("interrupted; the same command continues the sweep", sys.stderr)
                 return code
             worst = 1 if 1 in (code, worst) else max(code, worst)
             gc.collect()  # the model's memory, before the next one needs it
@@ -99,11 +99,11 @@ def sweep(
             write_tables(root, outcomes)
     if (best := best_of(outcomes)) is not None:
         by = compared_by(outcomes)
-        print(f"best: {best.name}, {by.replace('_', ' ')} {best.found[by]:.4g}")
+        say(f"best: {best.name}, {by.replace('_', ' ')} {best.found[by]:.4g}")
     for outcome in outcomes:
         if outcome.status != "done":
-            print(f"{outcome.status}: {outcome.name}{': ' + outcome.error if outcome.error else ''}", file=sys.stderr)
-    print(f"table: {root / 'sweep.md'}")
+            say(f"{outcome.status}: {outcome.name}{': ' + outcome.error if outcome.error else ''}", sys.stderr)
+    say(f"table: {root / 'sweep.md'}")
     return worst
 
 

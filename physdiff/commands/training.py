@@ -18,11 +18,12 @@ from physdiff.config import DataSettings, DenoiserSettings, ObjectiveSettings, R
 from physdiff.model import NetworkSettings
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
-from physdiff.training.company import rank
+from physdiff.training.company import rank, say
 from physdiff.training.job import prepare, run_job
 from physdiff.training.sample_grids import SampleGrids
 from physdiff.training.settings import TrainSettings
 from physdiff.training.stopping import exit_code
+from physdiff.training.trackers import check_trackers
 
 # What a validation loss means, by what was learned.
 DENOISING = "lower is better; below 1 is structure beyond the Gaussian field"
@@ -56,6 +57,7 @@ def train(
         objective: What training minimises.
         run: Folder of the run.
     """
+    check_trackers(training.trackers)
     settings = RunSettings(data, training, network, denoiser, simulation, objective)
     job = prepare(process, settings)
     path = job.model.denoiser.path
@@ -84,12 +86,6 @@ def train(
         say(f"stopped early: no improvement in {training.patience} validations; the model is that of the best")
     say(f"model: {folder / 'model'}")
     return 0
-
-
-def say(text: str) -> None:
-    """Print, if this is the process that speaks for all."""
-    if rank() == 0:
-        print(text)
 
 
 def _write(config: str, folder: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from physdiff.condition import Condition, Given
+from physdiff.condition import Given
 from physdiff.grid import Grid
 from physdiff.networks.class_path import built, find_module
 from physdiff.networks.conditioning import Conditioning
@@ -163,7 +163,7 @@ class Backbone(nn.Module):
         return self.gain / self.size * self._evaluate(x, time, condition)
 
     def _evaluate(self, x: Tensor, time: Tensor, condition: Given | None) -> Tensor:
-        fields, told = self.conditioning(x, None if condition is None else Condition.of(condition))
+        fields, told = self.conditioning(x, condition)
         if self.embedding is not None:
             told = self.embedding(time) if told is None else self.embedding(time) + told
         parts = [x] if fields is None else [x, fields]

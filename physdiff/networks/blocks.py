@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from physdiff.grid import Grid
 from physdiff.networks.attention import Attention
+from physdiff.networks.checkpointing import computed_again
 from physdiff.networks.normalisation import group_norm
 from physdiff.networks.padding import Convolution
 
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor, exact: bool = False) -> Tensor:
         """Shapes (batch, inputs, *any) and (batch, embedding) to (batch, outputs, *any); `exact` as for `attend`."""
         if self.checkpointing and self.training:
-            return checkpoint(self._evaluate, x, embedding, exact, use_reentrant=False)
+            return computed_again(self._evaluate, x, embedding, exact)
         return self._evaluate(x, embedding, exact)
 
     def _evaluate(self, x: Tensor, embedding: Tensor, exact: bool) -> Tensor:

@@ -22,6 +22,7 @@ from physdiff.networks.presets import PRESETS as UNETS
 from physdiff.networks.transformer import DiffusionTransformer
 from physdiff.networks.unet import UNet
 from physdiff.registry import nearest
+from physdiff.trust import require_plain
 
 CLASS = "module.Class"  # any other kind
 # Settings of each kind, with the values that hold without a preset.
@@ -63,7 +64,7 @@ class NetworkSettings:
         scalars: Numbers that it is conditioned on.
         classes: Number of classes, one of which it is conditioned on; 0 for none.
         extra_channels: Outputs beyond those of the field; a learned variance asks for its own.
-        arguments: Arguments of a class, by name; numbers of channels are filled in.
+        arguments: Arguments of a class, by name: numbers and words, no paths; numbers of channels are filled in.
         convention: How a class is called, where its package or signature does not tell.
 
     Raises:
@@ -101,6 +102,7 @@ class NetworkSettings:
                 raise ValueError("network.preset is of the kinds unet and transformer; a class has network.arguments.")
             if self.preset not in PRESETS[home]:
                 raise ValueError(f"network.preset '{self.preset}' is unknown. {nearest(self.preset, PRESETS[home])}")
+        require_plain(self.arguments, "network.arguments")
         for f in fields(self):
             homes = [kind for kind, settings in KINDS.items() if f.name in settings]
             if homes and home not in homes and getattr(self, f.name) is not None:

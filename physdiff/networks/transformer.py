@@ -26,11 +26,11 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from physdiff.condition import Condition, Given
+from physdiff.condition import Given
 from physdiff.grid import Grid
 from physdiff.networks.attention import attend, differentiated
+from physdiff.networks.checkpointing import computed_again
 from physdiff.networks.conditioning import Conditioning
 from physdiff.networks.embedding import TimeEmbedding
 from physdiff.networks.fitting import cropped, fitted
@@ -43,7 +43,8 @@ class DiffusionTransformer(nn.Module):
     Args:
         grid: Where the fields live: 1 to 3 axes (C), each with its boundary.
         channels: Channels of the field.
-        patch: Cells of a patch along each axis; one number stands for all axes.
+        patch: Cells of a patch along each axis. One number stands for all axes, and on an axis of fewer cells for all
+            of them; at least one axis must hold it.
         width: Features of a token; a multiple of 2 · heads, with at least 2 for each head and axis.
         depth: Blocks.
         heads: Attention heads.
@@ -97,7 +98,9 @@ class DiffusionTransformer(nn.Module):
                 f"a transformer of {heads} heads on {grid.ndim} axes needs a width that is a multiple of {2 * heads} "
                 f"and at least {2 * heads * grid.ndim}; got {width}."
             )
-        sizes = (patch,) * grid.ndim if isinstance(patch, int) else tuple(patch)
+        sizes = tuple(patch) if not isinstance(patch, int) else (patch,) * grid.ndim
+        if isinstance(patch, int) and patch <= max(grid.shape):
+            sizes = tuple(min(patch, n) for n in grid.shape)
         if len(sizes) != grid.ndim or any(not 1 <= p <= n for p, n in zip(sizes, grid.shape, strict=False)):
             raise ValueError(
                 f"a patch has one size per axis, from 1 to the cells of the axis, here {grid.shape}; got {patch}."
@@ -145,8 +148,7 @@ class DiffusionTransformer(nn.Module):
             if tuple(value.shape) != expected:
                 raise ValueError(f"this transformer expected {name} of shape {expected}; got {tuple(value.shape)}.")
         exact = differentiated(x)
-        given = None if condition is None else Condition.of(condition)
-        fields, told = self.conditioning(x, given)
+        fields, told = self.conditioning(x, condition)
         emb = self.embedding(time)
         emb = F.silu(emb if told is None else emb + told)
         # Under mixed precision the sum over blocks stays in the type of the field: only what they add is rounded.
@@ -155,8 +157,8 @@ class DiffusionTransformer(nn.Module):
             h = h + self.walls()
         cos, sin = self.rotary.angles(h.dtype)
         for block in self.blocks:
-            if self.checkpointing and self.training and torch.is_grad_enabled():
-                h = checkpoint(block, h, emb, self.rotary, cos, sin, exact, use_reentrant=False)
+            if self.checkpointing and self.training:
+                h = computed_again(block, h, emb, self.rotary, cos, sin, exact)
             else:
                 h = block(h, emb, self.rotary, cos, sin, exact)
         scale, shift = self.modulation(emb).unsqueeze(1).chunk(2, dim=-1)

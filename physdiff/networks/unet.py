@@ -52,7 +52,7 @@ class UNet(nn.Module):
         input_channels: Channels that go in, where they are more than the field's: a whitened copy of it, say.
         extra_channels: Further channels that come out, after the field's: for a learned variance.
         checkpointing: In training, compute each block again on the way back rather than keep what is inside: less
-            memory for about a third more time; outputs and gradients are the same. (C: not under `torch.func`.)
+            memory for about a third more time; outputs and gradients are the same. (C: under `torch.func` all is kept.)
         seed: Draws the initial weights; torch's global random state is neither used nor changed.
 
     Raises:

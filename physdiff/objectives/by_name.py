@@ -70,10 +70,10 @@ def with_settings(cls: type, settings: Mapping[str, Any], option: str) -> Any:
     hints, values = get_type_hints(cls), {}
     for name, value in settings.items():
         if name not in known:
-            own = {n: f.default for n, f in known.items() if f.default is not MISSING}
-            listed = ", ".join(f"{n} = {default}" for n, default in own.items()) or "none"
-            close = f"{nearest(name, known)} " if known else ""
-            raise ValueError(f"{option}: {cls.__name__} has no setting '{name}'. {close}It has: {listed}.")
+            listed = ", ".join(n if f.default is MISSING else f"{n} = {f.default}" for n, f in known.items())
+            close = nearest(name, known) if known else ""
+            close = f"{close} " if close.startswith("Did") else ""
+            raise ValueError(f"{option}: {cls.__name__} has no setting '{name}'. {close}It has: {listed or 'none'}.")
         if name in PARTS:
             values[name] = build(PARTS[name], value, f"{option}.{name}")
         else:

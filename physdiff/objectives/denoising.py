@@ -27,7 +27,8 @@ from physdiff.denoisers.denoiser import Denoiser
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.denoisers.prediction import Prediction, Residual, Rows
 from physdiff.objectives.objective import Objective, objectives, require_probability
-from physdiff.objectives.times import AT_ONCE, LikelihoodImportance, LogNormal, Stratified, TimeSampling
+from physdiff.objectives.tabulated_times import AT_ONCE, LikelihoodImportance, LogNormal
+from physdiff.objectives.times import Stratified, TimeSampling
 from physdiff.objectives.weighting import ModeLikelihood, Simple, Weighting
 from physdiff.path import PathPoint, ReferencePath
 from physdiff.randomness import RowDraws

@@ -37,6 +37,7 @@ from physdiff.objectives.objective import Objective, objectives, require_probabi
 from physdiff.objectives.times import Stratified, TimeSampling
 from physdiff.randomness import RowDraws
 from physdiff.registry import nearest
+from physdiff.settings import is_whole
 from physdiff.trace import ExactTrace, Hutchinson, TraceEstimator
 
 Trace = Literal["exact", "hutchinson"]
@@ -133,5 +134,5 @@ class Noised:
 
 def require_count(objective: str, name: str, value: int) -> None:
     """Raise unless a number of draws is at least 1."""
-    if not isinstance(value, int) or value < 1:
+    if not is_whole(value, 1):
         raise ValueError(f"{objective} needs '{name}' of at least 1; got {value}.")

@@ -39,7 +39,7 @@ class ChainLevels(TimeSampling):
         if not isinstance(path.clock, TableClock):
             raise ValueError(
                 f"the process runs along a {type(path.clock).__name__}, which has no levels: make a chain of it "
-                "(physdiff.Chain), or say how many with times = Levels(steps)."
+                "(physdiff.Chain), or say how many with times = Levels(100), in words {name: levels, steps: 100}."
             )
         return Levels(path.clock.steps).draw(path, draws)
 

@@ -18,6 +18,10 @@ The loss compares in the whitened coordinates of the path, with the weight S/V a
 The Gaussian part scores 1 on average, less is structure. A window's noise tells little of the score of a state that it
 hardly moved, so that even the exact score stays near 1 when windows are short.
 
+*Runs.* Consecutive rows share a run, from the field of the first of them, each in a window of its own. All that is
+drawn is drawn for the whole batch, so that a batch that is split between runs has the losses of the whole. In a run
+that is cut in two, the second part starts from a field of its own: another draw of the same mean.
+
 Source: De Bortoli et al. (2021), section 3.2; Singhal et al. (2024) for windows; Holzschuh et al. (2023) for backward
 steps; Ozaki (1992) for linearised ones.
 """
@@ -35,7 +39,7 @@ from torch import Tensor
 from physdiff.condition import Given
 from physdiff.denoisers.score import ScoreModel
 from physdiff.objectives.objective import Evaluated, Objective
-from physdiff.randomness import RowDraws, keyed_generator
+from physdiff.randomness import RowDraws
 from physdiff.registry import nearest
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import SimulatedPath
@@ -47,12 +51,9 @@ Target = Literal["euler", "linearised", "backward"]
 class TransitionLoss(Objective):
     """Error of a score against the windows of noisy runs.
 
-    Called with a model, clean fields of shape (batch, channels, *grid) in the model's units and a generator; returns
-    the loss of each row, shape (batch,).
-
     Attributes:
         target: "euler", "linearised" or "backward".
-        windows_per_run: Rows that share a run, each in another window: a run costs as much as its windows.
+        windows_per_run: Rows that share a run: it costs as much as its windows.
         substeps: Steps within a window, of "linearised".
     """
 
@@ -73,12 +74,10 @@ class TransitionLoss(Objective):
     def evaluate(
         self, model: ScoreModel, x: Tensor, draws: torch.Generator | RowDraws, condition: Given | None = None
     ) -> Evaluated:
-        n, windows, generator = len(x), len(model.path.moments.windows) - 1, _generator(RowDraws.of(draws, len(x)))
-        # Stratified over the rows of the batch, at random places; which row is in which run is random too.
-        shift = torch.rand(n, generator=generator, dtype=torch.float64)
-        place = (torch.randperm(n, generator=generator) + shift) / n
-        chosen = (place * windows).long().clamp(max=windows - 1)
-        found = self._on_runs(model, x, chosen, generator, condition)
+        draws, windows = RowDraws.of(draws, len(x)), len(model.path.moments.windows) - 1
+        # In random order, so that the windows of a run are anywhere.
+        chosen = (draws.stratified() * windows).long().clamp(max=windows - 1)
+        found = self._on_runs(model, x, chosen, draws, condition)
         return Evaluated(found, None, found.detach())
 
     def at(
@@ -89,24 +88,25 @@ class TransitionLoss(Objective):
         path = model.path
         ends = path.moments.windows[1:]
         chosen = torch.searchsorted(ends, path.clock.time(t.cpu().to(torch.float64)) * (1 - 1e-12))
-        generator = _generator(RowDraws.of(draws, len(x)))
-        return self._on_runs(model, x, chosen.clamp(max=len(ends) - 1), generator, condition)
+        return self._on_runs(model, x, chosen.clamp(max=len(ends) - 1), RowDraws.of(draws, len(x)), condition)
 
     def _on_runs(
-        self, model: ScoreModel, x: Tensor, chosen: Tensor, generator: torch.Generator, condition: Given | None
+        self, model: ScoreModel, x: Tensor, chosen: Tensor, draws: RowDraws, condition: Given | None
     ) -> Tensor:
-        """The loss of a window for each row, the rows sharing runs from the first fields."""
+        """The loss of a window for each row."""
         path = model.path
-        runs = -(-len(x) // self.windows_per_run)
-        clean = path.basis.forward(x[:runs].to("cpu", torch.float64))  # runs stay on the CPU, where their noise is
-        run = torch.arange(len(x)) % runs
-        before, after, noise = _states(path, clean, chosen, run, generator)
-        given = None if condition is None else condition[run.to(condition.device)]
-        return self.of_windows(model, before, after, noise, chosen, generator, given)
+        which = torch.arange(draws.total)[draws.rows] // self.windows_per_run
+        run, mine = which - which[0], slice(int(which[0]), int(which[-1]) + 1)
+        runs = RowDraws(draws.generator, -(-draws.total // self.windows_per_run), mine)
+        first = torch.searchsorted(run, torch.arange(len(runs)))  # row of each run
+        clean = path.basis.forward(x[first.to(x.device)].to("cpu", torch.float64))  # runs stay where their noise is
+        before, after, noise = _states(path, clean, chosen, run, runs)
+        given = None if condition is None else condition[first[run].to(condition.device)]
+        return self.of_windows(model, before, after, noise, chosen, draws, given)
 
     def of_windows(
-        self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, window: Tensor,
-        generator: torch.Generator, condition: Given | None = None,
+        self, model: ScoreModel, before: Tensor, after: Tensor, noise: Tensor, window: Tensor, draws: RowDraws,
+        condition: Given | None = None,
     ) -> Tensor:  # fmt: skip
         """The loss of given windows: states at both ends, the noise between them, and which windows they are."""
         path = model.path
@@ -115,7 +115,7 @@ class TransitionLoss(Objective):
         start, end = (path.moments.windows[window + k].reshape(lead) for k in (0, 1))
         received = torch.where(support, process.transition(start, end).variance, 0.0)
         if self.target == "linearised":
-            after, xi = self._linearised(path, before, window, received, generator)
+            after, xi = self._linearised(path, before, window, received, draws)
         elif self.target == "backward":
             xi = _backward(path, before, after, window, received)
         else:
@@ -128,10 +128,10 @@ class TransitionLoss(Objective):
         return error.square().flatten(1).sum(1) / ((1 - share) * support).flatten(1).sum(1).to(device)
 
     def _linearised(
-        self, path: SimulatedPath, before: Tensor, window: Tensor, received: Tensor, generator: torch.Generator
+        self, path: SimulatedPath, before: Tensor, window: Tensor, received: Tensor, draws: RowDraws
     ) -> tuple[Tensor, Tensor]:
         """End states of windows run in substeps, and ξ."""
-        noise = torch.randn((self.substeps, *before.shape), generator=generator, dtype=torch.float64)
+        noise = draws.normal(self.substeps, *before.shape[1:]).transpose(0, 1)
         ends, targets = torch.empty_like(before), torch.empty_like(before)
         for which in window.unique():  # one window's coefficients at a time
             rows = window == which
@@ -143,23 +143,18 @@ class TransitionLoss(Objective):
         return ends, targets
 
 
-def _generator(draws: RowDraws) -> torch.Generator:
-    """Of the whole batch; rows of a batch that is split are one of their own, with runs and numbers of their own."""
-    if len(draws) == draws.total:
-        return draws.generator
-    return keyed_generator(draws.generator.initial_seed(), "rows", range(draws.total)[draws.rows].start)
-
-
 def _states(
-    path: SimulatedPath, clean: Tensor, chosen: Tensor, run: Tensor, generator: torch.Generator
+    path: SimulatedPath, clean: Tensor, chosen: Tensor, run: Tensor, draws: RowDraws
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """States before and after the chosen windows of each row, and the unit noise between them."""
+    """States before and after the chosen windows of each row, and the unit noise between them, drawn for each run."""
     process, support, times = path.process, path.reference.support, path.moments.windows
     modes = torch.where(support, clean, path.reference.mean)
     shape = (len(chosen), *clean.shape[1:])
     before, after, drawn = (torch.empty(shape, dtype=torch.float64) for _ in range(3))
-    for window in range(int(chosen.max()) + 1):
-        noise = torch.randn(modes.shape, generator=generator, dtype=torch.float64)
+    for window in range(len(times) - 1):
+        noise = draws.normal(*clean.shape[1:])
+        if window > chosen.max():
+            continue  # what other rows of the batch need is drawn all the same
         rows = chosen == window
         before[rows] = modes[run[rows]]
         modes = process.step(modes, times[window], times[window + 1], noise, support)
@@ -233,10 +228,11 @@ class _Linearised:
         p, rho = z, _dot(r, z)
         goal = tolerance**2 * rho
         for _ in range(most):
-            if bool((rho <= goal).all()):
+            going = rho > goal  # a row that has converged is left alone: it is the same in any company
+            if not bool(going.any()):
                 return x
             cp = self.covariance(p)
-            alpha = rho / _dot(p, cp).clamp(min=torch.finfo(torch.float64).tiny)
+            alpha = torch.where(going, rho / _dot(p, cp).clamp(min=torch.finfo(torch.float64).tiny), 0.0)
             x, r = x + alpha * p, r - alpha * cp
             z = preconditioner * r
             rho, previous = _dot(r, z), rho

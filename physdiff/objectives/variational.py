@@ -76,7 +76,8 @@ class VariationalLoss(Objective):
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
-        return tuple(cls(steps=4, variance=v, levels=w) for v in ("reference", "learned") for w in ("one", "all"))
+        kinds: tuple[tuple[int, WhichLevels], ...] = ((4, "one"), (2, "all"))
+        return tuple(cls(steps=k, variance=v, levels=w) for v in ("reference", "learned") for k, w in kinds)
 
     @property
     def grid(self) -> TimeGrid:

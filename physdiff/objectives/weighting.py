@@ -80,15 +80,8 @@ class Relative(Weighting):
     per_time = True
 
     def log_weight(self, point: PathPoint, t: Tensor, rows: Rows) -> Tensor:
-        unknown = point.posterior_variance
-        return (
-            -unknown.flatten(unknown.ndim - 1 - point.path.basis.grid.ndim)
-            .sum(-1)
-            .log()
-            .reshape(
-                *unknown.shape[: unknown.ndim - 1 - point.path.basis.grid.ndim], *[1] * (1 + point.path.basis.grid.ndim)
-            )
-        )
+        channel_and_axes = tuple(range(-1 - point.path.basis.grid.ndim, 0))
+        return -point.posterior_variance.sum(channel_and_axes, keepdim=True).log()
 
 
 @weightings.register
@@ -148,10 +141,8 @@ class Likelihood(Weighting):
     def log_weight(self, point: PathPoint, t: Tensor, rows: Rows) -> Tensor:
         support = point.path.reference.support
         rate = torch.where(support, point.path.process.noise_spectrum(point.time), 0.0)
-        mean = per_cell(point.path.basis, rate) / per_cell(point.path.basis, support.to(torch.float64)).clamp(
-            min=1e-300
-        )
-        return _of_score(point, t, mean)
+        mean, share = (per_cell(point.path.basis, x) for x in (rate, support.to(torch.float64)))
+        return _of_score(point, t, mean / torch.where(share > 0, share, 1.0))
 
 
 @weightings.register

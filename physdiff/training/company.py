@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TextIO
 
 import torch
 import torch.distributed as dist
@@ -102,6 +103,12 @@ def tells(error: BaseException) -> bool:
 def rank() -> int:
     """Number of this process among those that a launcher has started; 0 alone."""
     return int(os.environ.get("RANK", "0"))
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print, if this is the process that speaks for all."""
+    if rank() == 0:
+        print(text, file=file, flush=True)
 
 
 def device_of(name: str) -> torch.device:

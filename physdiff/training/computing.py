@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -37,28 +38,30 @@ def computing_as(module: nn.Module, settings: TrainSettings) -> Iterator[None]:
     """Within the block the module's network computes as the settings say; after it, as before."""
     network = network_of(module)
     plain = settings.precision == "float32" and not settings.channels_last
-    before = vars(network).get("forward")
+    before, compiled = vars(network).get("forward"), network._compiled_call_impl
     if not plain:
-        network.forward = _wrapped(network.forward, settings)
+        # Bound to the network, so that a copy of it computes with the copy's weights.
+        network.forward = MethodType(_wrapped(before or type(network).forward, before is None, settings), network)
     if settings.compile:
         network.compile()
     try:
         yield
     finally:
-        network._compiled_call_impl = None
+        network._compiled_call_impl = compiled
         if not plain:
             del network.forward
             if before is not None:
                 network.forward = before
 
 
-def _wrapped(forward: Any, settings: TrainSettings) -> Any:
+def _wrapped(forward: Any, is_method: bool, settings: TrainSettings) -> Any:
     short = settings.precision == "bfloat16"
 
-    def wrapped(x: Tensor, *others: Any, **named: Any) -> Tensor:
+    def wrapped(network: nn.Module, x: Tensor, *others: Any, **named: Any) -> Tensor:
+        own = (network,) if is_method else ()
         if settings.channels_last and x.ndim in LAYOUTS:
             x = x.contiguous(memory_format=LAYOUTS[x.ndim])
         with torch.autocast(x.device.type, torch.bfloat16, enabled=short):
-            return forward(x, *others, **named).to(x.dtype)
+            return forward(*own, x, *others, **named).to(x.dtype)
 
     return wrapped

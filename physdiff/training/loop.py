@@ -9,6 +9,7 @@ accumulated parts, it is the same run to rounding.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from physdiff.condition import Given, per_field
+from physdiff.condition import Condition, Given, per_field
 from physdiff.training.augment import Augment
 from physdiff.training.checkpoint import (
     complete_checkpoints,
@@ -34,11 +35,11 @@ from physdiff.training.identity import digest_of_condition, require_same_run, ru
 from physdiff.training.lock import only_process
 from physdiff.training.metrics import MetricsLog, Record
 from physdiff.training.objective_call import Loss, adapts
-from physdiff.training.profiles import forget_profiles_after, store_profiles
-from physdiff.training.run import Run, averaged_copy, trained_parameters
+from physdiff.training.run_state import Run, averaged_copy, trained_parameters
 from physdiff.training.settings import TrainSettings
 from physdiff.training.step import Stepper, TrainingSet
 from physdiff.training.stopping import Wishes
+from physdiff.training.stored_profiles import forget_profiles_after, store_profiles
 from physdiff.training.trackers import Tracker
 from physdiff.training.validation import HeldOut, Validated, validate
 
@@ -110,7 +111,7 @@ def train(
         settings: Settings of the run.
         folder: The run's folder, for `metrics.jsonl` and `checkpoints/`; one launch at a time.
         condition: Of the training fields, n rows or one for all.
-        validation_condition: Of the fields held out, m rows or one for all.
+        validation_condition: Of the fields held out, m rows or one for all; needed where training has one.
         augment: Changes a batch and its condition at random, in training only.
         signature: One line that must be the same when the run is continued, such as the grid and the process.
         progress: Show a progress bar.
@@ -122,7 +123,7 @@ def train(
         TrainResult.
 
     Raises:
-        ValueError: data or loss have an unfit shape; the folder's run is a different one, or is damaged.
+        ValueError: data, condition or loss have an unfit shape; the folder's run is a different one, or is damaged.
         FloatingPointError: the loss or its gradient is not finite; step, rows and last checkpoint are named.
     """
     folder = Path(folder)
@@ -130,6 +131,8 @@ def train(
     training_set = TrainingSet(data, _per_row(condition, data, "training"), augment)
     held_out = None
     if validation is not None:
+        if condition is not None and validation_condition is None:
+            raise ValueError("the training fields have a condition: give that of the validation fields too.")
         held_out = HeldOut(validation, _per_row(validation_condition, validation, "validation"))
     trained_parameters(module)
     with ExitStack() as open_:
@@ -249,11 +252,12 @@ class _Launch:
         run.publish()
         validated = validate(run.ema, self.objective, held_out, self.settings, self.company)
         tally.validation_loss, tally.validation_error = validated.loss, validated.error
-        if tally.best is None or validated.score < tally.best * (1 - self.settings.min_improvement):
+        if is_better(validated.score, tally.best, self.settings.min_improvement):
             tally.best, tally.best_step, tally.stale = validated.score, run.step, 0
             tally.best_loss = validated.loss
-            if self.settings.patience:
-                run.best = {name: x.detach().to("cpu", copy=True) for name, x in run.ema.state_dict().items()}
+            # Weights of an earlier best are not kept beside this score, where patience asks for none.
+            kept = run.ema.state_dict() if self.settings.patience else {}
+            run.best = {name: x.detach().to("cpu", copy=True) for name, x in kept.items()}
         else:
             tally.stale += 1
         return validated
@@ -310,7 +314,20 @@ class _Launch:
         )  # fmt: skip
 
 
+def is_better(score: float, best: float | None, margin: float) -> bool:
+    """Whether a validation counts as the best so far: below the one before by more than a part of its size.
+
+    A score that is not finite never does.
+    """
+    return math.isfinite(score) and (best is None or score < best - margin * abs(best))
+
+
 def _per_row(condition: Given | None, fields: Tensor, which: str) -> Given | None:
+    if condition is not None and not isinstance(condition, (Tensor, Condition)):
+        raise ValueError(
+            f"the {which} condition is a Condition(fields, scalars, classes), or a tensor of fields; got a "
+            f"{type(condition).__name__}."
+        )
     if condition is not None and len(condition) not in (1, len(fields)):
         raise ValueError(
             f"the {which} condition needs one row a field, or one for all: {len(fields)} or 1; got {len(condition)}."

@@ -24,7 +24,7 @@ from physdiff.training.checkpoint import complete_checkpoints
 from physdiff.training.company import Company
 from physdiff.training.objective_call import Found, Loss, Together, adapts, total_norm
 from physdiff.training.randomness import batch_indices, keyed_generator, keyed_global_state
-from physdiff.training.run import Run
+from physdiff.training.run_state import Run
 from physdiff.training.settings import TrainSettings
 from physdiff.training.stopping import REASONS
 from physdiff.training.validation import require_one_each

@@ -50,6 +50,12 @@ def open_trackers(names: Sequence[str], folder: Path, settings: Mapping[str, Any
     return [Careful(name, lambda make=make: make(Path(folder), settings or {})) for name, make in makers]
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise `ValueError` unless all trackers can be opened."""
+    for name in names:
+        _maker(name)
+
+
 def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Nested values under one name each, `training/steps`; the entries of a list by their number."""
     found: dict[str, Any] = {}
@@ -143,6 +149,8 @@ def _maker(name: str) -> tuple[str, Callable[[Path, Mapping[str, Any]], Tracker]
             raise ValueError(f"tracker '{name}' needs a package: pip install {PACKAGES.get(name, name)}.")
         return name, lambda folder, settings: FromAccelerate(LOGGER_TYPE_TO_CLASS[name], folder, settings)
     if "." not in name and ":" not in name:
+        if name == "jsonl":
+            raise ValueError("tracker 'jsonl' is no choice: metrics.jsonl is always written; leave it out.")
         raise ValueError(f"unknown tracker '{name}'. {nearest(name, LOGGER_TYPE_TO_CLASS)}")
     return name, _own.find(name)
 

@@ -26,8 +26,8 @@ from physdiff.training.company import Company, in_company
 from physdiff.training.validation import HeldOut, validate
 
 SETTINGS = TrainSettings(
-    steps=20, batch_size=6, warmup_steps=3, log_every=1, checkpoint_every=50, validate_every=10, validation_batch=2,
-    validation_pairs=24, ema_widths=(0.05, 0.1), ema_every=5, seed=3,
+    steps=12, batch_size=6, warmup_steps=3, log_every=1, checkpoint_every=50, validate_every=6, validation_batch=2,
+    validation_pairs=24, ema_widths=(0.05, 0.1), ema_every=3, seed=3,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +30,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: str, how: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Two processes by torchrun, at a port that is free."""
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", *arguments],
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *how, "--",
+            *arguments,
+        ],
         env=environment(), capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
@@ -114,7 +118,19 @@ def test_a_signal_to_one_process_stops_all_after_a_checkpoint(runs: Path) -> Non
     assert json.loads((runs / "two" / "signalled.json").read_text()) == ["SIGTERM", "SIGTERM"]
 
 
-def test_the_failure_of_one_process_ends_all_with_one_message(tiny: Path) -> None:
+def accelerate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes by accelerate, at a port that is free."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2",
+            "--main_process_port", "0", *arguments,
+        ],
+        env=environment(), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def test_a_run_of_accelerate_that_fails_is_resumed_by_torchrun(tiny: Path, command: Command) -> None:
+    """One process fails: all end, with one message; then the curve is that of one process that never failed."""
     script = Path("failing.py")
     script.write_text(
         "import os\n"
@@ -128,23 +144,27 @@ def test_the_failure_of_one_process_ends_all_with_one_message(tiny: Path) -> Non
         "step.Stepper.take = failing\n"
         "cli.main()\n"
     )
-    done = torchrun(str(script), "train", "config.yaml", "--run", "other", "--training.steps", "6")
+    options = ("--training.steps", "6", "--training.log_every", "1", "--training.checkpoint_every", "2")
+    done = accelerate(str(script), "train", "config.yaml", "--run", "other", *options)
     assert done.returncode != 0
     assert done.stderr.count("physdiff: error:") == 1
     assert "physdiff: error: this process has lost its disk" in done.stderr
     assert not Path("other/model").exists()
 
+    done = torchrun("physdiff", "resume", "other", how=["-m"])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 steps in") == 1 and done.stdout.count("continued from step 2") == 1
+    assert command("train", "config.yaml", "--run", "alone", *options)[0] == 0
+    alone, both = ([r["loss"] for r in read_metrics(Path(run) / "metrics.jsonl")] for run in ("alone", "other"))
+    assert len(alone) == 6 and both == pytest.approx(alone, rel=1e-6)
+    assert Path("other/model/model.json").is_file()
 
+
+@pytest.mark.slow
 def test_the_command_under_accelerate_is_the_command_alone(tiny: Path, command: Command) -> None:
     options = ("--training.steps", "4", "--training.log_every", "1")
     assert command("train", "config.yaml", "--run", "alone", *options)[0] == 0
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2",
-            "--main_process_port", "0", "-m", "physdiff", "train", "config.yaml", "--run", "both", *options,
-        ],
-        env=environment(), capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+    done = accelerate("-m", "physdiff", "train", "config.yaml", "--run", "both", *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model: both/model") == 1 and done.stdout.count("training and") == 1
     alone, both = (read_metrics(Path(run) / "metrics.jsonl") for run in ("alone", "both"))

@@ -1,4 +1,4 @@
-"""The pages "What this likelihood is" and "Which solver?": code and numbers as shown, advice as measured."""
+"""The pages on likelihoods, solvers and training: code and numbers as shown, commands as typed, advice as measured."""
 
 import importlib.util
 import io
@@ -8,6 +8,7 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,17 +16,26 @@ from typing import Any
 import pytest
 import torch
 import xarray as xr
+import yaml
+from conftest import Command  # pyright: ignore[reportMissingImports]
 
 import physdiff
 from physdiff import cli, named_options
 from physdiff.commands import likelihood as likelihood_command
+from physdiff.denoisers.prediction import PREDICTIONS
 from physdiff.likelihood import LogLikelihood
+from physdiff.networks.conventions import CONVENTIONS
+from physdiff.objectives import objectives, time_samplings, weightings
+from physdiff.objectives.by_name import find
 from physdiff.solvers import solvers
 
 DOCS = Path(__file__).parents[2] / "docs"
 LIKELIHOOD = (DOCS / "what-this-likelihood-is.md").read_text(encoding="utf-8")
 WHICH = (DOCS / "which-solver.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"<!-- run -->\n```python\n(.*?)```\n\n```text\n(.*?)```", LIKELIHOOD, re.DOTALL)
+TRAINING = (DOCS / "training.md").read_text(encoding="utf-8")
+CONFIG = TRAINING.partition("<!-- config -->\n```yaml\n")[2].partition("```")[0]
+RUN = r"<!-- run -->\n```python\n(.*?)```\n\n```text\n(.*?)```"
+BLOCKS = re.findall(RUN, LIKELIHOOD, re.DOTALL)
 NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 pytestmark = pytest.mark.xdist_group("pages")  # one worker runs the page for all
 
@@ -180,3 +190,104 @@ def test_the_python_of_the_page_draws_fields() -> None:
     names: dict[str, Any] = {"model": SimpleNamespace(sample=lambda n, **s: physdiff.sample(denoiser, n, **s))}
     exec(compile(code, "which-solver.md", "exec"), names)
     assert names["fields"].shape == (64, 1, 4)
+
+
+# ---- Training
+
+
+def commands(block: str) -> list[list[str]]:
+    """The command lines of a block of the shell, as words."""
+    lines = re.split(r"\n(?=physdiff |torchrun |accelerate )", block.replace("\\\n", " "))
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def shell(mark: str = "") -> list[list[str]]:
+    """Commands of the blocks that have a mark before them, or of those that have none."""
+    found = re.findall(r"(?:<!-- (\w+)[^\n]*-->\n)?```sh\n(.*?)```", TRAINING, re.DOTALL)
+    return [words for marked, block in found if marked == mark for words in commands(block)]
+
+
+def first_column(heading: str) -> list[str]:
+    """Words in the first column of the first table below a heading."""
+    rows = TRAINING.partition(f"\n{heading}\n")[2].partition("|---")[2].partition("\n\n")[0].splitlines()[1:]
+    return [word for row in rows for word in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+def test_training_in_python_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred steps in single precision: 0.05 of an error, 0.15 K, are what another machine may change."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(RUN, TRAINING, re.DOTALL)
+    assert len(blocks) == 2 and TRAINING.count("```python") == 3  # the third is a file of the user's
+    names: dict[str, Any] = {}
+    for code, shown in blocks:
+        said = io.StringIO()
+        with redirect_stdout(said):
+            exec(compile(code, "training.md", "exec"), names)
+        assert re.sub(NUMBER, "#", said.getvalue()) == re.sub(NUMBER, "#", shown)
+        for ours, theirs in zip(re.findall(NUMBER, said.getvalue()), re.findall(NUMBER, shown), strict=True):
+            assert float(ours) == pytest.approx(float(theirs), abs=0.05 if float(theirs) < 1 else 0.15), (ours, theirs)
+    fields, warm = names["fields"], names["warm"]
+    means = (float(fields[warm == 1].mean()), float(fields.mean()))
+    assert (
+        tuple(f"{mean:.1f} K" for mean in means)
+        == re.findall(r"class 1 in the data is (\S+ K).* fields (\S+ K)", TRAINING)[0]
+    )
+    again = physdiff.load("runs/patches")
+    assert torch.equal(again.denoiser.network(*probe(16)), names["model"].denoiser.network(*probe(16)))
+
+
+def probe(cells: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.linspace(-1, 1, cells).reshape(1, 1, cells), torch.full((1,), 0.5)
+
+
+def test_the_commands_on_training_run(tiny: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tiny data and for two steps; those of other packages and of launchers are tested elsewhere."""
+    monkeypatch.setattr(cli, "build_parser", cache(cli.build_parser))  # one is enough for all of them
+    Path("data").rename("turbulence")
+    Path("data").mkdir()
+    Path("turbulence").rename("data/turbulence")
+    Path("data/lattice_phi4").symlink_to("turbulence")  # an action takes any field
+    settings = yaml.safe_load(CONFIG)
+    assert settings["training"] == {"steps": 1500}
+    settings |= {"training": {"steps": 2, "batch_size": 4, "validation_levels": 2}}
+    Path("config.yaml").write_text(yaml.safe_dump(settings))
+    for name, text in re.findall(r"<!-- file (\S+) -->\n```python\n(.*?)```", TRAINING, re.DOTALL):
+        Path(name).write_text(text)
+    typed = shell()
+    assert len(typed) > 20
+    for words in typed:
+        short = ("--training.steps", "2") if words[1] == "train" else ()
+        code, said, error = command(*words[1:], *short)
+        assert code == 0, (words, error)
+        if words[1] == "networks":
+            assert said.strip() in TRAINING
+    sys.modules.pop("my_network", None)
+    assert (
+        "Best: " in Path("runs/rates/sweep.md").read_text() and Path("runs/widths/model-ema-0.08/model.json").exists()
+    )
+    assert "continued from step 2" in command(*shell("resumes")[0][1:])[1]
+
+
+def test_commands_of_other_packages_and_launchers_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(CONFIG)
+    launched = shell("launched")
+    assert [words[0] for words in launched] == ["torchrun", "accelerate"]
+    for words in [*shell("peers"), *launched]:
+        arguments = cli._with_config(words[words.index("physdiff") + 1 :])  # pyright: ignore[reportPrivateUsage]
+        assert cli._settings_of(arguments)["run"] == words[words.index("--run") + 1]  # pyright: ignore
+
+
+def test_the_tables_on_training_are_complete() -> None:
+    assert first_column("## Predictions") == list(PREDICTIONS)
+    assert set(first_column("### Your own, and other people's")) == set(CONVENTIONS)
+    for heading, registry in (
+        ("## Objectives", objectives),
+        ("### Weightings", weightings),
+        ("### Times", time_samplings),
+    ):
+        words = set(first_column(heading)) - {"TransitionLoss"}  # of simulated processes, and not to be named
+        told = {find(registry, word).__name__ for word in words}
+        assert told == set(registry.classes()), heading

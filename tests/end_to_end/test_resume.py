@@ -20,7 +20,7 @@ import numpy as np
 import physdiff.grid
 from physdiff.training import complete_checkpoints, read_metrics
 
-STEPS = 40
+STEPS = 24
 CHECKPOINT_EVERY = 6
 # Forced to disk at each checkpoint: the log, four tensor files, the state, and two folders.
 SYNCS = 8
@@ -121,10 +121,8 @@ def test_killed_and_restarted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
         # Half a first checkpoint; in the middle of a later one, after some whole ones.
         ("fsync", BEGIN + int(draws.integers(2, SYNCS)), 0.0),
         ("fsync", BEGIN + SYNCS + int(draws.integers(2, SYNCS)), 0.0),
-        ("loss", int(draws.integers(CHECKPOINT_EVERY + 1, 2 * CHECKPOINT_EVERY)), 0.0),
         # No chosen moment at all: 10 ms of every step are spent asleep, the rest anywhere.
         ("slow", 0, float(draws.uniform(0.03, 0.15))),
-        ("fsync", int(draws.integers(2, SYNCS)), 0.0),
     ]
     litter = 0
     for kind, moment, delay in plan:
@@ -136,7 +134,7 @@ def test_killed_and_restarted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
             }  # fmt: skip
     # Kills did interrupt checkpoints, and not the first or last step only.
     assert litter >= 2
-    assert 0 < len(complete_checkpoints(parts)) and "00000040" not in complete_checkpoints(parts)[-1].name
+    assert 0 < len(complete_checkpoints(parts)) and "00000024" not in complete_checkpoints(parts)[-1].name
     finish(script, parts)
 
     expected, got = final_state(whole), final_state(parts)

@@ -16,9 +16,10 @@ from physdiff.condition import Given
 from physdiff.denoisers import PosteriorMean
 from physdiff.laws import Law, ObjectiveCase
 from physdiff.objectives import DenoisingLoss, NoiseLevelsLoss, TargetScoreLoss, TransitionLoss, objectives
+from physdiff.objectives.adaptive_times import LossSecondMoment
 from physdiff.objectives.noise_units import NoiseUnits
 from physdiff.objectives.objective import Objective
-from physdiff.objectives.times import LossSecondMoment, Stratified, TimeSampling
+from physdiff.objectives.times import Stratified, TimeSampling
 from physdiff.path import PathPoint
 from physdiff.randomness import RowDraws
 

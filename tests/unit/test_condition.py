@@ -35,12 +35,7 @@ def test_a_type_is_that_of_real_parts_alone() -> None:
     assert double.present is not None and double.present.dtype == torch.bool
 
 
-def test_fields_go_ahead_and_presence_only_shrinks() -> None:
-    more = torch.full((3, 1, 4), 7.0)
-    joined = condition().behind(more)
-    assert joined.fields is not None and joined.fields.shape == (3, 3, 4) and bool((joined.fields[:, 0] == 7).all())
-    alone = Condition(classes=torch.zeros(3, dtype=torch.int64)).behind(more)
-    assert alone.fields is more
+def test_presence_only_shrinks() -> None:
     told = condition().told(torch.tensor([True, True, False]))
     assert told.present is not None and told.present.tolist() == [True, False, False]
 

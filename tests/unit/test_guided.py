@@ -6,10 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from physdiff.basis import SpectralBasis
+from physdiff.basis import IdentityBasis, SpectralBasis
+from physdiff.bounds import elbo, simulated_elbo
+from physdiff.clock import LinearClock
 from physdiff.clock_fit import fit_clock
 from physdiff.condition import Condition, Given
-from physdiff.denoisers import Denoiser, GaussianDenoiser, Guided, MixtureDenoiser, PosteriorMean
+from physdiff.denoisers import (
+    Denoiser,
+    GaussianDenoiser,
+    Guided,
+    GuidedScore,
+    MixtureDenoiser,
+    PosteriorMean,
+    ScoreModel,
+    guided,
+)
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import bimodal, smooth_reference
@@ -17,6 +28,9 @@ from physdiff.likelihood import log_likelihood
 from physdiff.networks import UNet
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
+from physdiff.processes.variance_exploding import VarianceExploding
+from physdiff.semilinear import with_drift
+from physdiff.simulated_path import Moments, SimulatedPath
 from physdiff.solvers.sample import sample
 
 torch.set_num_threads(1)
@@ -136,6 +150,62 @@ def test_samples_and_likelihoods_of_guided_gaussians(scale: float) -> None:
     print(f"off by {error:.1e} nats")
     # Measured 1.3e-5: the integrator's tolerance.
     assert error < 4e-5
+    bound = elbo(guided, x, steps=6, draws=2, condition=told.expand(2))
+    torch.testing.assert_close(bound.bound, elbo(exact, x, steps=6, draws=2).bound, rtol=0, atol=1e-9)
+
+
+class Wells(ScoreModel):
+    """∇ log p of independent cells that stand in a Gaussian well: of a place by class, or about zero where not told."""
+
+    PLACES = torch.tensor([1.5, -0.5], dtype=torch.float64)
+
+    def log_prob(self, x: Tensor, place: Tensor | float) -> Tensor:
+        return (-((x - place) ** 2) / 8 - 0.5 * (x - place).cosh().log()).sum()
+
+    def correction(self, modes: Tensor, t: Tensor, condition: Given | None = None) -> Tensor:
+        place = torch.zeros(len(modes), dtype=torch.float64)
+        if condition is not None:
+            given = Condition.of(condition)
+            assert given.classes is not None
+            place = self.PLACES[given.classes]
+            place = place if given.present is None else torch.where(given.present, place, 0.0)
+        off = modes - place.reshape(-1, 1, 1)
+        point = self.path.at(t)
+        return point.variance.sqrt() * (-off / 4 - 0.5 * off.tanh()) + point.whiten(modes)
+
+
+def test_scores_of_simulated_processes_are_guided_alike() -> None:
+    basis = IdentityBasis(Grid(2))
+    process = with_drift(VarianceExploding(basis, clock=LinearClock(2.0)), lambda x, time: torch.tanh(x))
+    shape, times = torch.zeros((2, 1, 2), dtype=torch.float64), torch.tensor([0.0, 0.2, 2.0], dtype=torch.float64)
+    path = SimulatedPath(process, GaussianField.white(basis), Moments(times, times[1:], shape, shape + 4.0), 0.1)
+    model, t = Wells(path), torch.tensor(0.4, dtype=torch.float64)
+    found = guided(model, 2.5)
+    assert isinstance(found, GuidedScore)
+    x, told = normals(2, 1, 2).requires_grad_(), classes(1, 0)
+    log_density = sum(2.5 * model.log_prob(x[i], model.PLACES[j]) - 1.5 * model.log_prob(x[i], 0.0)
+                      for i, j in enumerate((1, 0)))  # fmt: skip
+    assert isinstance(log_density, Tensor)
+    (wanted,) = torch.autograd.grad(log_density, x)
+    x = x.detach()
+    torch.testing.assert_close(found.score(x, t, told), wanted, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.score(x, t), model.score(x, t), rtol=0, atol=0)
+    given, absent = model.velocity(x, t, told), model.velocity(x, t)
+    torch.testing.assert_close(found.velocity(x, t, told), absent + 2.5 * (given - absent), rtol=1e-10, atol=1e-12)
+    # Through solver, likelihood and bound: of scale 1, the conditional model itself.
+    plain = guided(model, 1.0)
+    for act in (
+        lambda m: sample(m, 2, steps=3, condition=told),
+        lambda m: log_likelihood(m, x, scored="state", method="rk4", steps=3, condition=told).log_prob,
+        lambda m: simulated_elbo(m, x, draws=2, condition=told).bound,
+    ):
+        torch.testing.assert_close(act(plain), act(model), rtol=1e-10, atol=1e-10)
+        assert (act(found) - act(model)).abs().min() > 1e-3
+
+
+def test_guidance_is_of_denoisers_and_scores() -> None:
+    with pytest.raises(ValueError, match="needs a denoiser or a score; got Linear"):
+        guided(torch.nn.Linear(1, 1), 2.0)  # pyright: ignore[reportArgumentType]
 
 
 def networked() -> Denoiser:

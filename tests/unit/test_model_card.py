@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from physdiff.model_card import card_text
 from physdiff.processes.matern import Matern
 from physdiff.processes.variance_preserving import VariancePreserving
 
-CARD = {
+CARD: dict[str, Any] = {
     "data": "data/waves", "train_fields": 321, "valid_fields": 45, "steps": 2000, "seconds": 61.4, "parameters": 5,
     "validation_loss": 0.8125, "validation_error": 0.75, "versions": {"torch": "9.8.7"},
     "settings": {
@@ -29,7 +30,7 @@ CARD = {
 
 
 def model_of(
-    card: dict[str, object], process: type = VariancePreserving, noise_level: float | None = 0.05, **conditions: int
+    card: dict[str, object], process: type = VariancePreserving, noise_level: float | None = 0.05, **conditions: Any
 ) -> FieldModel:
     basis = SpectralBasis(Grid((6, 4), (2.0, 1.0), ("periodic", "neumann"), units="km"))
     one = GaussianField.matern(basis, 0.3)
@@ -95,6 +96,13 @@ def test_physics_of_ones_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "to load the model imports `tests_own_physics.Mine`" in section(text, "Limits")
 
 
+def test_a_network_of_others_is_told() -> None:
+    own = model_of({})
+    assert "imports" not in card_text(own)
+    own.network = NetworkSettings(kind="azula.nn.unet.UNet")
+    assert "to load the model imports `azula.nn.unet.UNet`" in section(card_text(own), "Limits")
+
+
 def test_saving_writes_the_page_and_loading_and_saving_again_the_same(tmp_path: Path) -> None:
     model = model_of(CARD)
     model.save(tmp_path / "a")
@@ -107,15 +115,17 @@ def test_saving_writes_the_page_and_loading_and_saving_again_the_same(tmp_path: 
 
 @pytest.mark.parametrize("conditions", [{}, {"condition_channels": 2, "classes": 3}, {"scalars": 2}])
 def test_the_example_on_the_page_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditions: dict[str, int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditions: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = model_of(CARD, **conditions)
+    dropped = {**CARD["settings"], "objective": {"name": "DenoisingLoss", "drop_condition": 0.1}}
+    model = model_of({**CARD, "settings": dropped}, **conditions)
+    assert "guidance" not in card_text(model_of(CARD, **conditions))
     model.save("FOLDER")
     (code,) = re.findall(r"```python\n(.*?)```", card_text(model), re.DOTALL)
     said: list[object] = []
     names: dict[str, object] = {"print": lambda *words: said.extend(words)}
-    assert ("condition" in code) == bool(conditions)
+    assert ("condition" in code) == ("guidance=2.0" in code) == bool(conditions)
     exec(code, names)
     assert Path("samples.nc").exists() and len(said) == 3
     scores = names["scores"]

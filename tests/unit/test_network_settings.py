@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from physdiff.basis import SpectralBasis
@@ -131,6 +132,7 @@ def test_each_setting_reaches_the_network() -> None:
         ({"arguments": {}}, r"network.arguments is a setting of the kind module.Class"),
         ({"kind": "torch.nn.Conv2d", "width": 4}, "network.width is a setting of the kind unet or transformer"),
         ({"kind": "torch.nn.Conv2d", "preset": "base"}, "a class has network.arguments"),
+        ({"kind": "torch.nn.Conv2d", "arguments": {"weights": "their/weights.pt"}}, "looks like a path or an address"),
     ],
 )
 def test_settings_of_another_kind_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -192,6 +194,25 @@ def test_a_condition_reaches_samples_likelihoods_and_bounds() -> None:
     ):
         assert act(first).equals(act(first))
         assert not act(first).equals(act(second))
+
+
+def test_guidance_reaches_samples_likelihoods_and_bounds() -> None:
+    model = model_of(NETWORKS["conditional"])
+    data, told = model.to_dataset(FIELDS[:2], "test"), Condition(classes=torch.tensor([2]))
+    untold = Condition(classes=torch.tensor([2]), present=torch.tensor([False]))
+    acts = {
+        "height": lambda **given: model.sample(2, steps=2, **given),
+        "log_prob": lambda **given: model.log_likelihood(data, method="midpoint", steps=2, **given),
+        "bound": lambda **given: model.elbo(data, steps=4, draws=1, **given),
+    }
+    for name, act in acts.items():
+        found = {w: act(condition=told, guidance=w) for w in (0.0, 1.0, 3.0)}
+        xr.testing.assert_allclose(found[0.0][name], act(condition=untold)[name], rtol=1e-6)
+        assert found[1.0][name].equals(act(condition=told)[name])
+        assert float(abs(found[3.0][name] - found[1.0][name]).min()) > 1e-5
+        assert found[3.0].attrs["guidance"] == 3.0 and "guidance" not in found[1.0].attrs
+        with pytest.raises(ValueError, match="none is given; guidance is 2"):
+            act(guidance=2.0)
 
 
 def test_a_model_of_the_first_version_is_read_as_it_was(tmp_path: Path) -> None:
@@ -267,7 +288,7 @@ def test_a_class_that_came_with_a_model_is_not_run(
     part: str, name: str, message: str, stranger: Stranger, marker: Path
 ) -> None:
     changes = {
-        "network": {"network": {"kind": name, "arguments": {"command": f"touch {marker}"}}},
+        "network": {"network": {"kind": name, "arguments": {"command": "touch ran"}}},
         "process": {"process": {"class": name, "settings": {"args": ["touch", str(marker)]},
                                 "clock": {"class": "LinearClock", "settings": {}}}},
     }  # fmt: skip

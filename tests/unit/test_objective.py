@@ -19,7 +19,7 @@ from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import bimodal, smooth_reference
 from physdiff.objectives import DenoisingLoss, weightings
-from physdiff.objectives.times import LikelihoodImportance, LogNormal
+from physdiff.objectives.tabulated_times import LikelihoodImportance, LogNormal
 from physdiff.objectives.weighting import Elbo, MinSNR, ModeLikelihood, Simple
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
@@ -283,6 +283,13 @@ def test_an_objective_is_built_from_words() -> None:
         ({"weighting": {"gamma": 1}}, "objective.weighting must be a name, or have one under 'name'"),
         ({"settings": {"normalisde": True}}, "DenoisingLoss has no setting 'normalisde'. Did you mean 'normalised'?"),
         ({"weighting": "snr", "settings": {"weighting": "edm"}}, "objective.weighting is given twice"),
+        (
+            {"name": "VariationalLoss", "weighting": "snr"},
+            "objective: VariationalLoss has no setting 'weighting'. It has: steps = 1000, time_grid = LogSpaced, "
+            "variance = reference, levels = one, times, drop_condition = 0.0.",
+        ),
+        ({"weighting": {"name": "snr", "gamma": 1}}, "objective.weighting: SNR has no setting 'gamma'. It has: none."),
+        ({"name": "TransitionLoss"}, "objective.name: TransitionLoss is for simulated processes, and is chosen for"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_nearest(given: dict[str, Any], message: str) -> None:

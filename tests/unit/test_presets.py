@@ -82,6 +82,9 @@ def test_preset_is_its_table_and_what_is_given() -> None:
 def test_command_lists_presets_with_their_cost(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "physdiff.commands.networks.PRESETS", {"unet": {"base": PRESETS["base"]}, "transformer": {"tiny": {}}}
+    )
     networks("12,10", channels=2)
     lines = capsys.readouterr().out.splitlines()
     found = cost(lambda: preset("base", Grid((12, 10)), 2), Grid((12, 10)), 2)
@@ -94,6 +97,29 @@ def test_command_lists_presets_with_their_cost(
     assert [line for line in capsys.readouterr().out.splitlines() if "cells, " in line] == [
         "256 cells, 1 channel", "64 x 64 cells, 1 channel", "32 x 32 x 32 cells, 1 channel"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (3, 1, 2)])
+def test_a_preset_of_more_levels_than_the_grid_has_cells_is_a_network(shape: tuple[int, ...]) -> None:
+    """Its coarsest levels are of one cell, and all of it learns."""
+    grid = Grid(shape, boundary="neumann")
+    net = preset("base", grid, 1, width=8)
+    x, t = torch.randn(2, 1, *shape, generator=torch.Generator().manual_seed(0)), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        net.last.convolution.weight.normal_(generator=torch.Generator().manual_seed(1))
+    net(x, t).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert all(p.grad is not None and p.grad.any() for p in net.up.parameters() if p.ndim > 1)
+
+
+def test_command_lists_grids_smaller_than_a_patch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("physdiff.commands.networks.PRESETS", {"transformer": {"tiny": {}}})
+    networks("2,1")
+    networks("8,8,2")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("transformer")]
+    assert "patches of 2" in said[0] and "patches of 4" in said[1]
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,10 @@ from physdiff.condition import Condition, Given
 from physdiff.denoisers import Denoiser
 from physdiff.grid import Grid
 from physdiff.laws.cases import smooth_reference
-from physdiff.objectives import DenoisingLoss, TimeSampling, time_samplings
-from physdiff.objectives.times import (
-    Levels,
-    LikelihoodImportance,
-    LogNormal,
-    LossSecondMoment,
-    Stratified,
-    Uniform,
-)
+from physdiff.objectives import ChainLevels, DenoisingLoss, TimeSampling, time_samplings
+from physdiff.objectives.adaptive_times import LossSecondMoment
+from physdiff.objectives.tabulated_times import LikelihoodImportance, LogNormal
+from physdiff.objectives.times import Levels, Stratified, Uniform
 from physdiff.objectives.weighting import ModeLikelihood
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
@@ -36,8 +31,8 @@ PLANE = SpectralBasis(Grid((4, 3), (1.0, 1.5), ("periodic", "neumann")))
 LAW = smooth_reference(PLANE)
 PATH = ReferencePath(fit_clock(AdvectionDiffusion(PLANE, 0.02, 0.4, (0.3, 0.0)), LAW), LAW)
 VP = ReferencePath(fit_clock(VariancePreserving(PLANE), LAW), LAW)
-OWN = [cls for cls in time_samplings.classes().values() if cls.__module__ == TimeSampling.__module__]
-CONTINUOUS = [one for cls in OWN for one in cls.examples() if cls is not Levels]
+OWN = [cls for cls in time_samplings.classes().values() if cls not in (Levels, ChainLevels)]
+CONTINUOUS = [one for cls in OWN for one in cls.examples()]
 FAIR = [one for one in CONTINUOUS if not (isinstance(one, LogNormal) and one.emphasis)]
 
 

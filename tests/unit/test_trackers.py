@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from physdiff.training import TrainSettings, read_metrics, train
 from physdiff.training.metrics import Record
-from physdiff.training.trackers import Careful, flat, open_trackers
+from physdiff.training.trackers import Careful, check_trackers, flat, open_trackers
 
 SETTINGS = TrainSettings(steps=6, batch_size=2, log_every=2, validate_every=3, seed=1)
 DATA = torch.randn(4, 1, 8, generator=torch.Generator().manual_seed(0))
@@ -120,6 +120,7 @@ def test_an_interruption_is_no_failure_of_a_tracker() -> None:
     ("name", "message"),
     [
         ("tensorbord", r"unknown tracker 'tensorbord'\. Did you mean 'tensorboard'\?"),
+        ("jsonl", r"metrics\.jsonl is always written"),
         ("nothing.at_all", r"tracker 'nothing\.at_all': there is no module 'nothing'"),
         ("my_trackers.Deaf", r"Deaf has no log; it needs log\(step, record\) and close\(\)"),
     ],
@@ -127,6 +128,8 @@ def test_an_interruption_is_no_failure_of_a_tracker() -> None:
 def test_unknown_trackers_are_refused_before_anything_runs(own: str, tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_trackers([name], tmp_path)
+    with pytest.raises(ValueError, match=message):
+        check_trackers(["my_trackers.Fake", name])
 
 
 @pytest.mark.parametrize(

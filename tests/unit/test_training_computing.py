@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from physdiff.networks import UNet
 from physdiff.randomness import RowDraws
 from physdiff.training import TrainSettings, complete_checkpoints, read_checkpoint, read_metrics, train
 from physdiff.training.augment import shift_at_random
+from physdiff.training.computing import computing_as
 
 SETTINGS = TrainSettings(steps=8, batch_size=7, log_every=1, seed=2)
 GRID = Grid((6, 5))
@@ -99,6 +101,18 @@ def test_only_the_network_is_short_and_its_weights_are_not(tmp_path: Path) -> No
     assert losses[0] == pytest.approx(losses[1], rel=0.03) and losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"channels_last": True}])
+def test_a_copy_of_a_network_in_training_has_its_own_weights(change: dict[str, Any]) -> None:
+    """As the copy on which it is found out whether DDP must look for idle parameters."""
+    owner, x, t = Owner(), DATA, torch.zeros(9)
+    with computing_as(owner, replace(SETTINGS, **change)):
+        copy = deepcopy(owner)
+        copy.network(x, t).sum().backward()
+        assert all(p.grad is not None for p in copy.network.parameters())
+        assert all(p.grad is None for p in owner.network.parameters())
+    assert "forward" not in vars(owner.network)
+
+
 def test_channels_last_changes_the_layout_and_not_the_run(tmp_path: Path) -> None:
     launch_long(tmp_path / "plain")
     seen: list[bool] = []
@@ -162,8 +176,14 @@ def test_conditions_and_augmentation_go_with_their_rows(tmp_path: Path) -> None:
     assert sum(moved) >= 18 and not any(moved[18:])  # validation fields stay where they are
     with pytest.raises(ValueError, match=r"data was .* condition .* and is now"):
         train(Owner(), loss, DATA, None, settings, tmp_path, progress=False)
-    with pytest.raises(ValueError, match="the training condition needs one row a field, or one for all: 9 or 1; got 3"):
-        train(Owner(), told, DATA, None, settings, tmp_path, progress=False, condition=condition[slice(0, 3)])
+    for unfit, message in (
+        (condition[slice(0, 3)], "the training condition needs one row a field, or one for all: 9 or 1; got 3"),
+        ({"scalars": numbers}, r"the training condition is a Condition\(.*\), or a tensor of fields; got a dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(Owner(), told, DATA, None, settings, tmp_path, progress=False, condition=unfit)  # pyright: ignore
+    with pytest.raises(ValueError, match="the training fields have a condition: give that of the validation fields"):
+        train(Owner(), told, DATA, DATA[:4], settings, tmp_path, progress=False, condition=condition)
 
 
 def test_shifts_are_the_same_rows_in_any_split() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from physdiff.randomness import RowDraws
 from physdiff.training import TrainSettings, train
 from physdiff.training.power_profile import combination, exponent_of, kept, mismatch, width_of
-from physdiff.training.profiles import reconstruct, stored_profiles
+from physdiff.training.stored_profiles import reconstruct, stored_profiles
 
 WIDTHS = (0.05, 0.1)
 

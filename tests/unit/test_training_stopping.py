@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from physdiff.randomness import RowDraws
 from physdiff.training import TrainSettings, complete_checkpoints, read_checkpoint, read_metrics, train
+from physdiff.training.loop import is_better
 from physdiff.training.stopping import exit_code
 
 SETTINGS = TrainSettings(
@@ -158,6 +160,46 @@ def test_small_improvements_do_not_count(tmp_path: Path) -> None:
     assert launch(tmp_path / "a", settings, rising_from(30)).steps > 20
     strict = replace(settings, min_improvement=0.2)
     assert launch(tmp_path / "b", strict, rising_from(30)).steps == 6  # 29, then 27 and 25 are above 0.8 · 29
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "margin", "better"),
+    [
+        (2.0, None, 0.1, True),
+        (0.91, 1.0, 0.1, False),
+        (0.89, 1.0, 0.1, True),
+        (-1.09, -1.0, 0.1, False),  # the losses of score matching may lie below zero
+        (-1.11, -1.0, 0.1, True),
+        (-0.95, -1.0, 0.1, False),
+        (math.nan, None, 0.0, False),
+        (math.nan, 1.0, 0.0, False),
+        (1.0, 1.0, 0.0, False),
+    ],
+)
+def test_what_is_better_has_fallen_by_a_part_of_its_size(
+    score: float, best: float | None, margin: float, better: bool
+) -> None:
+    assert is_better(score, best, margin) is better
+
+
+def test_weights_of_a_best_that_patience_did_not_ask_for_are_not_taken_for_a_later_one(tmp_path: Path) -> None:
+    """With patience to step 2, without to step 10, which is the best, and with it to the end."""
+    patient, impatient = (replace(SETTINGS, steps=14, validate_every=2, patience=p) for p in (9, 0))
+    for settings, call in ((patient, 3), (impatient, 11)):
+        launch(tmp_path, settings, at_call_of(rising_from(10), call))
+    result = launch(tmp_path, patient, rising_from(10))
+    assert result.steps == 14 and float(result.ema.seen) == 14 and result.validation_loss == 5.0
+
+
+def at_call_of(objective: Any, number: int) -> Any:
+    """The same objective, interrupted by a signal in the n-th step."""
+
+    def interrupted(module: Any, x: Tensor, draws: RowDraws) -> Tensor:
+        if module.training and float(module.seen) == number - 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return objective(module, x, draws)
+
+    return interrupted
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def padded(x: Tensor, boundary: tuple[Boundary, ...], width: int, large: int, mo
 def test_padding_large_fields_is_padding_small_ones(
     shape: tuple[int, ...], boundary: tuple[Boundary, ...], width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = draw(2, 3, *shape)
+    x = draw(2, 2, *shape)
     y = padded(x, boundary, width, 10**9, monkeypatch)
     assert torch.equal(padded(x, boundary, width, 0, monkeypatch), y)
     cotangent, n = draw(*y.shape, seed=1), x.numel()
@@ -169,6 +169,30 @@ def test_checkpointing_changes_memory_and_nothing_else() -> None:
     plain, frugal = plain.double().eval(), frugal.double().eval()
     ahead = [torch.func.jvp(lambda x, f=f: f(x, T.double(), TOLD), (x,), (tangent,))[1] for f in (plain, frugal)]
     assert torch.equal(*ahead)
+
+
+def test_checkpointing_gives_way_to_the_transforms_of_torch_func() -> None:
+    """In training too, by the input and by the weights; torch's own checkpoints fail under each of these."""
+    plain, frugal = (network(small=True, checkpointing=again).double() for again in (False, True))
+    x, t, told = X.double(), T.double(), TOLD.to(torch.float64)
+    weights = {name: p.detach() for name, p in plain.named_parameters()}
+
+    def by_input(net: UNet) -> Tensor:
+        return torch.func.vjp(lambda x: net(x, t, told), x)[1](x)[0]
+
+    def by_weights(net: UNet) -> Tensor:
+        loss = lambda w: torch.func.functional_call(net, w, (x, t, told)).square().sum()  # noqa: E731
+        return torch.cat([g.flatten() for g in torch.func.grad(loss)(weights).values()])
+
+    def of_a_tangent(net: UNet) -> Tensor:
+        net.zero_grad()
+        torch.func.jvp(lambda x: net(x, t, told), (x,), (x,))[1].square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+    for act in (by_input, by_weights, of_a_tangent):
+        found, wanted = act(frugal.train()), act(plain.train())
+        assert wanted.abs().max() > 1e-3
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_channels_last_is_another_order_in_memory_alone() -> None:

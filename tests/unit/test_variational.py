@@ -20,10 +20,12 @@ from physdiff.denoisers import GaussianDenoiser, MixtureDenoiser, PosteriorMean
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import bimodal, smooth_reference
+from physdiff.objectives.adaptive_times import LossSecondMoment
 from physdiff.objectives.continuous import ContinuousVariationalLoss
 from physdiff.objectives.denoising import DenoisingLoss
 from physdiff.objectives.hybrid import HybridLoss
-from physdiff.objectives.times import LikelihoodImportance, LogNormal, LossSecondMoment, Stratified, TimeSampling
+from physdiff.objectives.tabulated_times import LikelihoodImportance, LogNormal
+from physdiff.objectives.times import Stratified, TimeSampling
 from physdiff.objectives.variational import VariationalLoss
 from physdiff.objectives.weighting import ModeLikelihood
 from physdiff.path import ReferencePath
