@@ -54,7 +54,7 @@ class DenoiserSettings:
         learned_variance: Variance that further outputs of the network say, for `HybridLoss`; none when not given.
     """
 
-    mode_scaling: float = 1.0
+    mode_scaling: float = 0.5
     whitened_input: bool = True
     prediction: str = "residual"
     mean_steps: int = 1000

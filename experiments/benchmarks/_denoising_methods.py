@@ -24,7 +24,8 @@ from physdiff.clock import ExponentialClock
 from physdiff.config import DenoiserSettings
 from physdiff.denoisers import Denoiser
 from physdiff.networks import UNet
-from physdiff.objectives import DenoisingLoss, Stratified
+from physdiff.objectives import DenoisingLoss
+from physdiff.objectives.times import Stratified
 from physdiff.objectives.weighting import Simple
 from physdiff.processes.variance_exploding import VarianceExploding
 

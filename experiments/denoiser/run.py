@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from physdiff.config import DataSettings, DenoiserSettings, RunSettings
+from physdiff.config import DataSettings, DenoiserSettings, ObjectiveSettings, RunSettings
 from physdiff.data.fields import load_fields
 from physdiff.data.recipes import recipe
 from physdiff.evaluation.evaluate import EvaluationSettings, denoising_levels, densities
@@ -37,6 +37,7 @@ def measure(mode_scaling: float, whitened_input: bool, seed: int) -> dict[str, f
         TrainSettings(STEPS, warmup_steps=20, ema_decay=0.995, validate_every=STEPS, seed=seed),
         NetworkSettings(width=16, seed=seed),
         DenoiserSettings(mode_scaling, whitened_input),
+        objective=ObjectiveSettings(weighting="Simple", times="Stratified"),
     )
     with tempfile.TemporaryDirectory() as folder:
         model, result = run_job(prepare(Matern, settings), Path(folder))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from experiments.lattice.theories import FOLDERS, THEORIES
 from physdiff.actions import action_of
-from physdiff.config import DataSettings, RunSettings
+from physdiff.config import DataSettings, DenoiserSettings, RunSettings
 from physdiff.decoding import draw
 from physdiff.denoisers import Denoiser
 from physdiff.importance import importance_weights
@@ -43,7 +43,9 @@ def job_of(seed: int) -> Job:
     """The strong theory's data and an untrained model."""
     data = DataSettings(FOLDERS["strong"], homogeneous=True)
     network = NetworkSettings(width=16, multipliers=(1, 2), seed=seed)
-    return prepare(VariancePreserving, RunSettings(data, TrainSettings(1, seed=seed), network))
+    return prepare(
+        VariancePreserving, RunSettings(data, TrainSettings(1, seed=seed), network, DenoiserSettings(mode_scaling=1.0))
+    )
 
 
 def trained(job: Job, objective: TargetScoreLoss, steps: int, seed: int) -> tuple[Denoiser, float]:

@@ -46,10 +46,10 @@ DENSITY = EvaluationSettings(likelihood_fields=64, probes=4, likelihood_steps=16
 PREDICTIONS = ("residual", "x0", "epsilon", "v", "mean")
 # Each with the times that belong to it.
 WEIGHTINGS: dict[str, ObjectiveSettings] = {
-    "simple": ObjectiveSettings(weighting="simple"),
-    "relative": ObjectiveSettings(weighting="relative"),
+    "simple": ObjectiveSettings(weighting="simple", times="Stratified"),
+    "relative": ObjectiveSettings(weighting="relative", times="Stratified"),
     "edm": ObjectiveSettings(weighting="edm", times={"name": "LogNormal", "mean": -0.5, "emphasis": True}),
-    "min_snr": ObjectiveSettings(weighting="min_snr"),
+    "min_snr": ObjectiveSettings(weighting="min_snr", times="Stratified"),
     "mode_likelihood": ObjectiveSettings(weighting="mode_likelihood", times="LikelihoodImportance"),
 }
 SCALES = (0.0, 0.5, 1.0)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from physdiff.atomic import replacing_file
 from physdiff.basis import Basis
-from physdiff.config import DataSettings, RunSettings
+from physdiff.config import DataSettings, DenoiserSettings, ObjectiveSettings, RunSettings
 from physdiff.data.fields import load_fields
 from physdiff.data.recipes import recipe
 from physdiff.denoisers.denoiser import Denoiser
@@ -29,6 +29,8 @@ from physdiff.evaluation.spectrum import energy_spectrum
 from physdiff.likelihood import log_likelihood
 from physdiff.model import FieldModel, NetworkSettings
 from physdiff.objectives import DenoisingLoss
+from physdiff.objectives.times import Stratified
+from physdiff.objectives.weighting import Simple
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.processes.coloured_variance_preserving import ColouredVariancePreserving
@@ -67,6 +69,7 @@ STEPS = 2700  # 120 s of one free thread at the 0.044 s per step that were measu
 SOLVER_STEPS = (4, 8, 32)  # the reference splitting evaluates the network 2n − 1 times in n steps: 7, 15, 63
 SAMPLES = 128
 UNKNOWN = (0.02, 0.1, 0.3, 0.6)  # shares of the variance that the Wiener filter leaves unknown
+LOSS = DenoisingLoss(Simple(), Stratified())
 LOSS_DRAWS = 4  # noises per held-out field
 DENSITY_FIELDS, PROBES, DENSITY_STEPS = 32, 4, 16
 SHELLS = 15  # |k| = 1 ... 15 rad/m: those that the grid holds whole
@@ -79,7 +82,9 @@ def job(process: ProcessOn, seed: int) -> Job:
         validate_every=STEPS, checkpoint_every=300, keep_checkpoints=1, seed=seed,
     )  # fmt: skip
     data = DataSettings(str(DATA), ["vorticity"], homogeneous=True)
-    return prepare(process, RunSettings(data, training, NetworkSettings(width=16, seed=seed)))
+    network, joined = NetworkSettings(width=16, seed=seed), DenoiserSettings(mode_scaling=1.0)
+    simple = ObjectiveSettings(weighting="Simple", times="Stratified")
+    return prepare(process, RunSettings(data, training, network, joined, objective=simple))
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def denoising(model: FieldModel) -> dict[str, Any]:
     fields, denoiser = held_out(model), of_linear(model)
     path = denoiser.path
     losses = [
-        DenoisingLoss()(denoiser, fields, keyed_generator(0, "which physics", "loss", str(draw))).mean()
+        LOSS(denoiser, fields, keyed_generator(0, "which physics", "loss", str(draw))).mean()
         for draw in range(LOSS_DRAWS)
     ]
     clean = path.basis.forward(fields)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from physdiff.training.company import rank, say
+from physdiff.training.company import ProcessLost, rank, say
 from physdiff.training.lock import only_process
 from physdiff.training.sweep import points
 from physdiff.training.sweep_table import Outcome, best_of, compared_by, found_in, write_tables
@@ -121,6 +121,11 @@ def _train(
         code = run([*words, f"--run={folder}"])
     except KeyboardInterrupt:
         return outcome, SIGNALS + signal.SIGINT
+    except ProcessLost as lost:
+        # Where all processes fail of the same, one is the first; this one knows what it was too.
+        known = isinstance(lost.__cause__, input_errors)
+        error = lost.__cause__ if known else lost
+        return replace(outcome, status="failed", error=" ".join(str(error).split())), 2 if known else 1
     except input_errors as error:
         return replace(outcome, status="failed", error=" ".join(str(error).split())), 2
     except Exception as error:  # a bug in one point does not take the others with it

@@ -16,18 +16,18 @@ from physdiff.basis import Basis
 from physdiff.clock import Clock
 from physdiff.config import DataSettings, DenoiserSettings, ObjectiveSettings, RunSettings, SimulationSettings
 from physdiff.model import NetworkSettings
+from physdiff.objectives import DenoisingLoss
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
 from physdiff.training.company import rank, say
 from physdiff.training.job import prepare, run_job
+from physdiff.training.loop import TrainResult
 from physdiff.training.sample_grids import SampleGrids
 from physdiff.training.settings import TrainSettings
 from physdiff.training.stopping import exit_code
 from physdiff.training.trackers import check_trackers
 
-# What a validation loss means, by what was learned.
-DENOISING = "lower is better; below 1 is structure beyond the Gaussian field"
-TRANSITION = "lower is better; of transition score matching, where even the exact score stays near 1"
+BEYOND = "below 1 is structure beyond the Gaussian field"
 
 
 def train(
@@ -65,9 +65,9 @@ def train(
     config = resolved_config(settings, process(path.basis), path.clock, run)
     if rank() == 0 and not (folder / "config.yaml").exists():
         _write(config, folder)
-    known, meaning = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats", DENOISING
+    known = f"terminal mismatch at most {path.terminal_mismatch:.3g} nats"
     if isinstance(path, SimulatedPath):
-        known, meaning = f"simulated in {len(path.moments.windows) - 1} windows", TRANSITION
+        known = f"simulated in {len(path.moments.windows) - 1} windows"
     say(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock.describe()}; {path.reference.n_support} degrees of freedom; "
@@ -77,8 +77,7 @@ def train(
     if rank() == 0:
         _write(config, folder)  # a run that was prolonged is described by its last settings
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
-    loss = "" if result.validation_loss is None else f", validation loss {result.validation_loss:.4f} ({meaning})"
-    say(f"{result.steps} steps in {result.seconds:.0f} s{since}{loss}")
+    say(f"{result.steps} steps in {result.seconds:.0f} s{since}{_validated(result, settings)}")
     if not result.finished:
         say(f"stopped by {result.stopped}, {training.steps - result.steps} steps to go: physdiff resume {folder}")
         return exit_code(result.stopped)
@@ -86,6 +85,19 @@ def train(
         say(f"stopped early: no improvement in {training.patience} validations; the model is that of the best")
     say(f"model: {folder / 'model'}")
     return 0
+
+
+def _validated(result: TrainResult, settings: RunSettings) -> str:
+    """What validation found last, and what the numbers mean."""
+    if result.validation_loss is None:
+        return ""
+    loss = f", validation loss {result.validation_loss:.4f}"
+    if result.validation_error is None:
+        return f"{loss} (lower is better; of transition score matching, where even the exact score stays near 1)"
+    objective = settings.objective.build()
+    if isinstance(objective, DenoisingLoss) and objective.normalised:
+        loss += f" ({BEYOND})"
+    return f"{loss}, denoising error {result.validation_error:.4f} of the Wiener filter's"
 
 
 def _write(config: str, folder: Path) -> None:

@@ -4,8 +4,9 @@ r"""Denoising loss: the squared error of E[x₀ | x_t], weighted per mode and ti
 
 The exact posterior mean minimises it at every t, whatever the weights are. Z is the mean over t of what the Wiener
 filter scores, Σ_k w_k cS/V, so that it scores 1 on average: below 1 is structure that a Gaussian field does not have.
-With the default, `Simple` of the prediction "residual", Z is taken at each t, and the unit of every mode is the
-network's:
+By default every mode counts as it does in the likelihood, and times are drawn where that is lost: of the weightings it
+has the best log-densities and few-step samples (`experiments/objectives`). With `Simple` of the prediction "residual",
+Z is taken at each t, and the unit of every mode is the network's:
 
     L = Σ_k |(D(y_t, t) − y_0)_k / κ_k|² / Σ_k (cS/V)_k / κ_k².
 
@@ -29,7 +30,7 @@ from physdiff.denoisers.prediction import Prediction, Residual, Rows
 from physdiff.objectives.objective import Objective, objectives, require_probability
 from physdiff.objectives.tabulated_times import AT_ONCE, LikelihoodImportance, LogNormal
 from physdiff.objectives.times import Stratified, TimeSampling
-from physdiff.objectives.weighting import ModeLikelihood, Simple, Weighting
+from physdiff.objectives.weighting import Elbo, Likelihood, ModeLikelihood, Simple, Weighting
 from physdiff.path import PathPoint, ReferencePath
 from physdiff.randomness import RowDraws
 
@@ -43,19 +44,23 @@ class DenoisingLoss(Objective):
 
     Attributes:
         weighting: How much each mode counts at each time.
-        times: How t is drawn.
+        times: How t is drawn; what suits the weighting if not given: as often as the likelihood is lost for weights
+            that are the likelihood's, else evenly.
         drop_condition: Probability with which a row in training is not told its condition, in [0, 1): the same network
             then answers for all fields, and samples can be guided (Ho and Salimans, 2022).
         normalised: Whether the Wiener filter scores 1 on average. If not, weights are as published; those of
             likelihoods are in nats.
     """
 
-    weighting: Weighting = Simple()  # noqa: RUF009  frozen
-    times: TimeSampling = Stratified()  # noqa: RUF009  frozen
+    weighting: Weighting = ModeLikelihood()  # noqa: RUF009  frozen
+    times: TimeSampling = None  # pyright: ignore[reportAssignmentType]  # never after it is made
     drop_condition: float = 0.0
     normalised: bool = True
 
     def __post_init__(self) -> None:
+        if self.times is None:
+            of_likelihood = isinstance(self.weighting, (Likelihood, ModeLikelihood, Elbo))
+            object.__setattr__(self, "times", LikelihoodImportance() if of_likelihood else Stratified())
         for name, kind in (("weighting", Weighting), ("times", TimeSampling)):
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(
@@ -68,7 +73,7 @@ class DenoisingLoss(Objective):
     def examples(cls) -> tuple[DenoisingLoss, ...]:
         return (
             cls(),
-            cls(ModeLikelihood(), LikelihoodImportance()),
+            cls(Simple()),
             cls(times=LogNormal(-0.5, 1.0), normalised=False),
         )
 

@@ -6,21 +6,28 @@ computes the losses of its rows of the batch; gradients are summed. Files are wr
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
 from physdiff.parts import launched
 
 SPEAKS = "the first of its company to fail"
 WAIT = timedelta(hours=2)  # for one another: samples are drawn and checkpoints written by one while the rest wait
+
+
+# The launcher's store, once it is known, and the number of the next company of this process, as in a sweep.
+_stores: list[Store] = []
+_later = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,9 @@ def in_company(device: torch.device) -> Iterator[Company]:
         return
     from accelerate import PartialState
 
-    state = PartialState(cpu=device.type == "cpu", timeout=WAIT)
+    state = PartialState(cpu=device.type == "cpu", timeout=WAIT, **_meeting_place())
+    if not _stores:
+        _stores.append(dist.distributed_c10d._get_default_store())
     try:
         yield Company(state.process_index, state.num_processes)
         state.wait_for_everyone()  # a process that leaves early would break the line to the others
@@ -84,6 +93,17 @@ def in_company(device: torch.device) -> Iterator[Company]:
     finally:
         state.destroy_process_group()
         PartialState._reset_state()
+
+
+def _meeting_place() -> dict[str, Any]:
+    """Where the next company finds one another: the first by what the launcher says, later ones on pages of their own.
+
+    On the first one's page the addresses of a company that is gone still stand.
+    """
+    if not _stores:
+        return {}
+    place = PrefixStore(f"physdiff/company {next(_later)}", _stores[0])
+    return {"store": place, "rank": rank(), "world_size": int(os.environ["WORLD_SIZE"])}
 
 
 def _first_to_fail() -> bool:

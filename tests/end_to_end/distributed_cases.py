@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from physdiff.objectives import DenoisingLoss
 from physdiff.processes.heat import Heat
 from physdiff.randomness import RowDraws
 from physdiff.training import TrainResult, TrainSettings, train
-from physdiff.training.company import Company, in_company
+from physdiff.training.company import Company, ProcessLost, in_company
 from physdiff.training.validation import HeldOut, validate
 
 SETTINGS = TrainSettings(
@@ -156,6 +157,22 @@ def main(folder: Path) -> None:
         if company.is_first:
             (folder / "untrained.json").write_text(json.dumps([said.loss, *said.errors]))
             (folder / "signalled.json").write_text(json.dumps(reasons))
+    (folder / f"later {os.environ['RANK']}.json").write_text(json.dumps(later_companies()))
+
+
+def later_companies() -> list[float]:
+    """One that fails and one that does not, as in a sweep; the second process is late for both."""
+    found = []
+    for fails in (True, False):
+        time.sleep(0.5 * int(os.environ["RANK"]))
+        try:
+            with in_company(torch.device("cpu")) as company:
+                found.append(float(company.sum_(torch.ones(()))))
+                if fails:
+                    raise FloatingPointError
+        except (FloatingPointError, ProcessLost):
+            found.append(-1.0)
+    return found
 
 
 def stop_halfway(folder: Path, settings: TrainSettings) -> None:

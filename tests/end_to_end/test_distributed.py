@@ -129,6 +129,12 @@ def accelerate(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def test_one_launch_trains_together_again_and_again(runs: Path) -> None:
+    """As a sweep does, also after a run that has failed: nobody looks for those who are gone."""
+    for rank in (0, 1):
+        assert json.loads((runs / "two" / f"later {rank}.json").read_text()) == [2.0, -1.0, 2.0]
+
+
 def test_a_run_of_accelerate_that_fails_is_resumed_by_torchrun(tiny: Path, command: Command) -> None:
     """One process fails: all end, with one message; then the curve is that of one process that never failed."""
     script = Path("failing.py")

@@ -17,6 +17,8 @@ from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.likelihood import log_likelihood
 from physdiff.objectives import DenoisingLoss
+from physdiff.objectives.times import Stratified
+from physdiff.objectives.weighting import Simple
 from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
@@ -67,7 +69,7 @@ def test_trained_density_integrates_to_one(process: LinearProcess) -> None:
     for _ in range(400):
         batch = data[torch.randint(0, len(data), (256,), generator=generator)]
         optimiser.zero_grad()
-        DenoisingLoss()(denoiser, batch, generator).mean().backward()
+        DenoisingLoss(Simple(), Stratified())(denoiser, batch, generator).mean().backward()
         optimiser.step()
     held_out = log_likelihood(denoiser, two_humps(200, grid, generator), method="rk4", steps=32, chunk=200)
     gain = held_out.relative_to_reference

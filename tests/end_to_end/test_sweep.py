@@ -13,6 +13,7 @@ import yaml
 from physdiff import cli
 from physdiff.commands import training
 from physdiff.model import FieldModel
+from physdiff.training.company import ProcessLost
 from physdiff.training.sweep import points
 from physdiff.training.sweep_table import Outcome, best_of, compared_by, ranked, write_tables
 
@@ -108,6 +109,13 @@ def test_a_failed_run_is_told_and_the_rest_go_on(tiny: Path, command: Any, monke
     assert code == 2 and "failed: seed=1: unfit for this" in said and "Traceback" not in said
     assert [(run["name"], run["status"]) for run in table().values()] == [("seed=0", "done"), ("seed=1", "failed")]
     assert "- `seed=1` failed: unfit for this" in Path("sweep/sweep.md").read_text()
+    error = ProcessLost("another process has stopped")
+    error.__cause__ = FloatingPointError("the loss is not finite")  # of all processes, another was the first
+    code, _, said = sweep_of(command, "--sweep", "training.seed=1,0")
+    assert code == 2 and "failed: seed=1: the loss is not finite" in said and "Traceback" not in said
+    error.__cause__ = RuntimeError("connection reset")
+    code, _, said = sweep_of(command, "--sweep", "training.seed=1,0")
+    assert code == 1 and "failed: seed=1: another process has stopped" in said and "Traceback" not in said
     error = AssertionError("a bug")
     code, _, said = sweep_of(command, "--sweep", "training.seed=1,0")
     assert code == 1 and "Traceback" in said and "failed: seed=1: AssertionError: a bug" in said

@@ -30,6 +30,7 @@ from physdiff.objectives.chain_states import ChainStates
 from physdiff.objectives.denoising import DenoisingLoss
 from physdiff.objectives.hybrid import HybridLoss
 from physdiff.objectives.variational import VariationalLoss
+from physdiff.objectives.weighting import Simple
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
 from physdiff.processes.heat import Heat
@@ -464,7 +465,7 @@ def test_the_bound_does_not_move_the_mean() -> None:
     t = LogSpaced().times(path, 20)[5].expand(8)
     label = path.t_min + (1 - path.t_min) * torch.full((8,), (14 + 0.5) / 20, dtype=torch.float64)
     tiny = HybridLoss(1e-12, 20).at(denoiser, x, label, torch.Generator().manual_seed(52))
-    alone = DenoisingLoss().at(denoiser, x, t, torch.Generator().manual_seed(52))
+    alone = DenoisingLoss(Simple()).at(denoiser, x, t, torch.Generator().manual_seed(52))
     torch.testing.assert_close(tiny, alone, rtol=1e-8, atol=1e-10)
 
 

@@ -20,6 +20,7 @@ from physdiff.grid import Grid
 from physdiff.laws.cases import bimodal, smooth_reference
 from physdiff.objectives import DenoisingLoss, weightings
 from physdiff.objectives.tabulated_times import LikelihoodImportance, LogNormal
+from physdiff.objectives.times import Stratified
 from physdiff.objectives.weighting import Elbo, MinSNR, ModeLikelihood, Simple
 from physdiff.path import ReferencePath
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
@@ -156,13 +157,13 @@ def test_the_exact_answer_minimises_every_weighting_of_every_prediction(
 
 
 @pytest.mark.parametrize("mode_scaling", [0.0, 0.5, 1.0])
-def test_the_default_is_the_error_in_units_of_what_the_wiener_filter_leaves(mode_scaling: float) -> None:
+def test_simple_is_the_error_in_units_of_what_the_wiener_filter_leaves(mode_scaling: float) -> None:
     """Against the denoiser's own answer, as a field: Σ |(D − y_0)/κ|² / Σ (cS/V)/κ²."""
     law = smooth_reference(BASIS)
     path = ReferencePath(fit_clock(AdvectionDiffusion(BASIS, 0.02, 0.4, (0.3, 0.2)), law), law)
     denoiser = Denoiser(Answering(bimodal(path.process, law, path.t_min), Residual(mode_scaling)), path, mode_scaling)
     x, t = law.sample(5, torch.Generator().manual_seed(2)), torch.tensor([path.t_min, 0.1, 0.5, 0.8, 1.0]).double()
-    found = DenoisingLoss().at(denoiser, x, t, torch.Generator().manual_seed(3))
+    found = DenoisingLoss(Simple()).at(denoiser, x, t, torch.Generator().manual_seed(3))
     point, clean = path.at(t), BASIS.forward(x)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     noisy = point.with_noise(clean, noise)
@@ -249,7 +250,7 @@ def test_times_are_stratified_and_in_range() -> None:
             return torch.zeros_like(x)
 
     x = law.sample(64, torch.Generator().manual_seed(4))
-    DenoisingLoss()(Denoiser(Listening(), path), x, torch.Generator().manual_seed(5))
+    DenoisingLoss(times=Stratified())(Denoiser(Listening(), path), x, torch.Generator().manual_seed(5))
     share = ((seen[0] - path.t_min) / (1 - path.t_min)).sort().values
     bins = torch.arange(64) / 64
     assert bool(((share >= bins) & (share < bins + 1 / 64)).all())

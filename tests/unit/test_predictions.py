@@ -177,7 +177,9 @@ def test_mean_is_the_one_of_ddpm() -> None:
     torch.testing.assert_close(express(x0, Mean(20), path, x0 + noise, first), x0, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("process", [AdvectionDiffusion(PLANE, 0.02, 0.4, (0.3, 0.0)), Heat(PLANE)], ids=str)
+@pytest.mark.parametrize(
+    "process", [AdvectionDiffusion(PLANE, 0.02, 0.4, (0.3, 0.0)), Heat(PLANE)], ids=lambda p: type(p).__name__
+)
 def test_score_is_the_gradient_of_the_density(process: LinearProcess) -> None:
     mixture = bimodal(fit_clock(process, smooth_reference(PLANE)), smooth_reference(PLANE))
     for t in (0.3, 0.7, 1.0):
