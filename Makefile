@@ -52,7 +52,7 @@ docs: $(READY) ## HTML pages in docs/_build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
-bench: $(PEERS) ## Measurements beside other libraries, and of cost; half an hour
+bench: $(PEERS) ## Measurements beside other libraries, of training and of cost; hours
 	$(BIN)/python -m experiments.benchmarks
 
 clean: ## Remove what was built, not data or runs

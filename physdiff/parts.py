@@ -113,7 +113,7 @@ class Processes:
 
 
 def launched() -> bool:
-    """Whether a launcher has started several processes, such as `torchrun --nproc-per-node 2 -m physdiff ...`."""
+    """Whether a launcher has started several processes, such as `torchrun --nproc-per-node 2 -m -- physdiff ...`."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ:
         return True
     if "ACCELERATE_DYNAMO_BACKEND" in os.environ and "MASTER_ADDR" in os.environ:

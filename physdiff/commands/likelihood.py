@@ -41,7 +41,8 @@ def likelihood(
 
     What is done is kept in RUN/likelihood.parts: after an interruption the same command goes on there. Several
     processes share the work: `accelerate launch --multi_gpu --num_processes 4 -m physdiff likelihood RUN`, where
-    `--multi_gpu` is what starts more than one on CPUs too, or `torchrun --nproc-per-node 4 -m physdiff likelihood RUN`.
+    `--multi_gpu` is what starts more than one on CPUs too, or `torchrun --nproc-per-node 4 -m -- physdiff likelihood
+    RUN`.
 
     Args:
         run: Run folder, or model folder.

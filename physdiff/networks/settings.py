@@ -99,7 +99,10 @@ class NetworkSettings:
             )
         if self.preset is not None:
             if home == CLASS:
-                raise ValueError("network.preset is of the kinds unet and transformer; a class has network.arguments.")
+                raise ValueError(
+                    "network.preset is of the kinds unet and transformer; a class has network.arguments instead: where "
+                    "config.yaml has a preset, say --network.preset null."
+                )
             if self.preset not in PRESETS[home]:
                 raise ValueError(f"network.preset '{self.preset}' is unknown. {nearest(self.preset, PRESETS[home])}")
         require_plain(self.arguments, "network.arguments")

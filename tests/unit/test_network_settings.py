@@ -131,7 +131,7 @@ def test_each_setting_reaches_the_network() -> None:
         ({"kind": "transformer", "blocks": 2}, "network.blocks is a setting of the kind unet"),
         ({"arguments": {}}, r"network.arguments is a setting of the kind module.Class"),
         ({"kind": "torch.nn.Conv2d", "width": 4}, "network.width is a setting of the kind unet or transformer"),
-        ({"kind": "torch.nn.Conv2d", "preset": "base"}, "a class has network.arguments"),
+        ({"kind": "torch.nn.Conv2d", "preset": "base"}, "a class has network.arguments instead"),
         ({"kind": "torch.nn.Conv2d", "arguments": {"weights": "their/weights.pt"}}, "looks like a path or an address"),
     ],
 )
