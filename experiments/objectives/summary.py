@@ -40,13 +40,18 @@ def by_seed(found: dict[str, Any], row: tuple[str, float], weighting: str, measu
     ]  # fmt: skip
 
 
+def short(value: float, digits: int) -> str:
+    """A number with so many digits after the point, or a large one with two in all."""
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.1e}"
+
+
 def cell(values: list[float | None], digits: int) -> str:
     """Mean, and half the distance of two seeds."""
     finite = [value for value in values if value is not None]
     if len(finite) < len(values) or not finite:
         return "not finite" if not finite else f"not finite in {len(values) - len(finite)} of {len(values)}"
     spread = 0.5 * (max(finite) - min(finite))
-    return f"{mean(finite):.{digits}f} ± {spread:.{digits}f}"
+    return f"{short(mean(finite), digits)} ± {short(spread, digits)}"
 
 
 def table(found: dict[str, Any], measure: str) -> str:
@@ -86,7 +91,7 @@ def figure(found: dict[str, Any]) -> Figure:
         shade = np.where(np.isfinite(values), 1 - rank if less else rank, np.nan)
         axes.imshow(shade, cmap=GREEN_TO_WHITE, vmin=-0.05, vmax=1.4, aspect="auto")
         for (i, j), value in np.ndenumerate(values):
-            text = f"{value:.{digits}f}" if np.isfinite(value) else "–"
+            text = short(value, digits) if np.isfinite(value) else "–"
             axes.text(j, i, text, ha="center", va="center", fontsize=11)
         axes.set_xticks(range(len(COLUMNS)), [name.replace("_", " ") for name in COLUMNS])
         axes.set_yticks(range(len(ROWS)), [named(row) for row in ROWS])
