@@ -94,7 +94,11 @@ def value_at(curve: Curve, step: float) -> float:
 
 # ---- words
 
-NOT_SHOWN = """**What it does not show.** Training to the end: shares of steps belong to this number of steps. Samples
+NOT_SHOWN = """**Where and why not.** Under strong noise, σ ≥ 0.5: there the Wiener filter is nearly all that can be
+known, the head start over EDM is small, and the likelihood's weights visit these levels seldom. EDM's
+log-normal levels are centred there.
+
+**What it does not show.** Training to the end: shares of steps belong to this number of steps. Samples
 and densities, which a denoising error does not rank. Peers at their best: each has its own defaults beside a learning
 rate that was chosen, widths that match our parameter count, and neither library's larger recipes; `UNet1DModel` cannot
 be made as small as the others. Where convolutions are padded with zeros (diffusers everywhere, azula at walls) nothing

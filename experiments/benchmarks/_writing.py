@@ -65,7 +65,7 @@ def curves(
             markersize=4 if mine else 2.5,
             zorder=3 if mine else 2,
         )  # fmt: skip
-        labels.append((list(shown.values())[-1], list(shown)[-1], name.removeprefix(bold), ink))
+        labels.append((list(shown.values())[-1], list(shown)[-1], name.removeprefix("ours: "), ink))
     _label(axes, labels)
     axes.set(xlabel=across, ylabel=up)
     axes.grid(color=RULE, linewidth=0.6)
