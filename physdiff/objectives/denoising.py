@@ -5,8 +5,8 @@ r"""Denoising loss: the squared error of E[x₀ | x_t], weighted per mode and ti
 The exact posterior mean minimises it at every t, whatever the weights are. Z is the mean over t of what the Wiener
 filter scores, Σ_k w_k cS/V, so that it scores 1 on average: below 1 is structure that a Gaussian field does not have.
 By default every mode counts as it does in the likelihood, and times are drawn where that is lost: of the weightings it
-has the best log-densities, and better samples than the simple loss (`experiments/objectives`). With `Simple` of the prediction "residual",
-Z is taken at each t, and the unit of every mode is the network's:
+has the best log-densities, and better samples than the simple loss (`experiments/objectives`). With `Simple` of the
+prediction "residual", Z is taken at each t, and the unit of every mode is the network's:
 
     L = Σ_k |(D(y_t, t) − y_0)_k / κ_k|² / Σ_k (cS/V)_k / κ_k².
 
