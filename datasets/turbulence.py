@@ -24,11 +24,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from physdiff.atomic import replacing_folder
-from physdiff.data.fields import SPLITS
 from physdiff.data.formats.the_well_writer import write_stats, write_the_well
 from physdiff.grid import Grid
 
 from .navier_stokes import NavierStokes, coarsen, wavenumbers
+from .runs import runs_by_split
 
 NAME = "turbulence"
 SUMMARY = "decaying 2-D turbulence: vorticity with coherent vortices, periodic, 640 runs on 32 x 32 cells"
@@ -109,12 +109,7 @@ def make(
     Raises:
         ValueError: `folder` holds something, or a setting is out of range.
     """
-    runs = dict(zip(SPLITS, (train_runs, valid_runs, test_runs), strict=True))
-    if min(runs.values()) < 1 or frames < 1 or min(duration, frame_interval) <= 0:
-        raise ValueError(
-            f"runs, frames and times must be positive; got {runs} runs, {frames} frames, "
-            f"{frame_interval} s apart, from {duration} s."
-        )
+    runs = runs_by_split(train_runs, valid_runs, test_runs, frames, duration, frame_interval)
     if cells < 16 or cells % 2:
         raise ValueError(f"cells must be even and at least 16, to hold the initial band; got {cells}.")
     grid = Grid((cells, cells), extent=2 * math.pi, boundary="periodic", units="m")
