@@ -1,0 +1,185 @@
+r"""The Gaussian law of fields of which only some cells are known: maximum likelihood by expectation-maximisation.
+
+Each round takes the expected modes and their second moments given the observed cells,
+
+    a_i = E[y | x_O,i],    μ ← mean_i a_i,    c ← Σ_i (a_i − μ)²/(n − 1) + mean_i diag Cov[y | x_O,i],
+
+under the law of the round before (`Kriging`), and the density of the observed cells never falls but for the n − 1,
+which is that of `GaussianField.fit`: where nothing is missing, both are the same law. What no data touches stays where
+it began: the mean of the observed cells, and a periodogram of the fields filled with it.
+
+Where too many different masks are too large to factorise, the covariance is taken from one draw a field in place of its
+closed form (stochastic EM: Celeux and Diebolt, 1985).
+
+Source: Dempster, Laird and Rubin (1977), section 4.1.3 for the normal law with missing values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from physdiff.basis import Basis
+from physdiff.gaussian import GaussianField
+from physdiff.kriging import DENSE_LIMIT, Kriging
+from physdiff.randomness import keyed_generator
+
+# A factor of this many operations a round takes seconds.
+_DEAR = 2e10
+# Weakest mode beside the strongest: a covariance that spans more cannot be factorised in double precision.
+_SPAN = 1e-11
+
+
+@dataclass(frozen=True)
+class MaskedFit:
+    """A law and how it was found.
+
+    Attributes:
+        law: With a variance in every mode: under a mask none can be seen to be zero.
+        log_prob: Mean log-density of the observed cells of a field, in nats, at the start of each round; empty where
+            it cannot be computed.
+        converged: Whether the last round changed it by less than asked.
+    """
+
+    law: GaussianField
+    log_prob: tuple[float, ...]
+    converged: bool
+
+
+def fit_masked(
+    fields: Tensor,
+    observed: Tensor,
+    basis: Basis,
+    noise_level: float | None = None,
+    homogeneous: bool = False,
+    rounding: Tensor | None = None,
+    *,
+    rounds: int = 200,
+    tolerance: float = 1e-5,
+    seed: int = 0,
+    progress: bool = False,
+) -> MaskedFit:
+    """Fit a Gaussian law to what is known of fields.
+
+    Args:
+        fields: Data, shape (n, channels, *grid), n ≥ 2; what stands in missing cells is not looked at.
+        observed: Which cells are known, shape as fields, bool.
+        basis: The basis of the law.
+        noise_level: As for `GaussianField.fit`; a weaker mode is given its variance.
+        homogeneous: Likewise.
+        rounding: Likewise.
+        rounds: Most rounds.
+        tolerance: Change of the log-density per observed cell, in nats, below which rounds end; where it cannot be
+            computed, relative change of the spectrum.
+        seed: Of draws, where there are any.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: shapes do not fit; fewer than two fields; a field has a channel without an observed cell.
+    """
+    fields = torch.where(observed, fields.to(torch.float64), 0.0)
+    if fields.shape != observed.shape or tuple(fields.shape[2:]) != tuple(basis.grid.shape):
+        raise ValueError(
+            f"fields and observed cells have the shape (n, channels, {', '.join(map(str, basis.grid.shape))}); got "
+            f"{tuple(fields.shape)} and {tuple(observed.shape)}."
+        )
+    if len(fields) < 2:
+        raise ValueError(f"a spectrum needs at least 2 fields; got {len(fields)}.")
+    if not bool(torch.isfinite(fields).all()):
+        raise ValueError("an observed cell holds a value that is not finite.")
+    if rounding is None:
+        rounding = torch.finfo(fields.dtype).eps * fields.square().sum((0, *basis.axes)).sqrt()
+    floor = rounding.to(torch.float64).clamp(min=noise_level or 0.0).square()
+    groups = list(_groups(observed))
+    exact = _cost(groups) <= _DEAR
+    law = _start(fields, observed, basis, floor, homogeneous)
+    found: list[float] = []
+    for number in tqdm(range(rounds), desc="reference", unit="round", disable=not progress, leave=False):
+        noise = None if exact else keyed_generator(seed, "masked fit", number)
+        expected, variance, log_prob = _expect(law, fields, groups, noise)
+        new = _maximise(law, expected, variance, floor, homogeneous)
+        if log_prob is not None:
+            found.append(log_prob)
+            change = abs(found[-1] - found[-2]) * len(fields) / float(observed.sum()) if len(found) > 1 else None
+        else:
+            change = float((new.spectrum - law.spectrum).norm() / law.spectrum.norm())
+        law = new
+        if change is not None and change < tolerance:
+            return MaskedFit(law, tuple(found), True)
+    return MaskedFit(law, tuple(found), False)
+
+
+def _groups(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each different mask, shape (channels, *grid), and the fields that have it."""
+    masks, which = torch.unique(observed.flatten(1), dim=0, return_inverse=True)
+    for number, mask in enumerate(masks):
+        yield mask.reshape(observed.shape[1:]), (which == number).nonzero().squeeze(1)
+
+
+def _cost(groups: list[tuple[Tensor, Tensor]]) -> float:
+    """Operations of a round's factors; infinite where one is too large."""
+    total = 0.0
+    for mask, _ in groups:
+        for channel in mask:
+            size = min(int(channel.sum()), int((~channel).sum()))
+            total += float("inf") if size > DENSE_LIMIT else float(size) ** 3
+    return total
+
+
+def _start(fields: Tensor, observed: Tensor, basis: Basis, floor: Tensor, homogeneous: bool) -> GaussianField:
+    everywhere = (0, *basis.axes)
+    mean = fields.sum(everywhere) / observed.sum(everywhere)
+    filled = torch.where(observed, fields, mean.reshape(-1, *[1] * basis.grid.ndim))
+    modes = basis.forward(filled)
+    # A masked field has the observed share of its variance.
+    share = observed.to(torch.float64).mean(everywhere).reshape(-1, *[1] * basis.grid.ndim)
+    at = _estimated(basis, modes.mean(0), homogeneous)
+    power = basis.symmetrise((modes - at).square().mean(0)) / share
+    return GaussianField(basis, at, _floored(power, floor), floor)
+
+
+def _expect(
+    law: GaussianField, fields: Tensor, groups: list[tuple[Tensor, Tensor]], noise: torch.Generator | None
+) -> tuple[Tensor, Tensor, float | None]:
+    """Expected modes of each field, mean variance that is left in each mode, and the mean log-density if known."""
+    expected = torch.empty_like(fields)
+    variance, total = torch.zeros_like(law.spectrum), 0.0
+    for mask, rows in groups:
+        krige, some = Kriging(law, mask), fields[rows]
+        mean = law.basis.forward(krige.mean(some))
+        expected[rows] = mean
+        if noise is None:
+            variance += len(rows) * krige.mode_variance()
+            total += float(krige.log_prob(some).sum())
+        else:
+            draws = torch.randn(some.shape, generator=noise, dtype=torch.float64)
+            variance += (law.basis.forward(krige.draw(some, draws)) - mean).square().sum(0)
+    n = len(fields)
+    return expected, law.basis.symmetrise(variance / n), total / n if noise is None else None
+
+
+def _maximise(
+    law: GaussianField, expected: Tensor, variance: Tensor, floor: Tensor, homogeneous: bool
+) -> GaussianField:
+    basis, n = law.basis, len(expected)
+    mean = _estimated(basis, expected.mean(0), homogeneous)
+    estimated = basis.constant_along_periodic if homogeneous else torch.ones(basis.grid.shape, dtype=torch.bool)
+    freedom = torch.where(estimated, n - 1.0, float(n))  # as in GaussianField.fit
+    power = basis.symmetrise((expected - mean).square().sum(0) / freedom) + variance
+    return GaussianField(basis, mean, _floored(power, floor), law.floor)
+
+
+def _estimated(basis: Basis, mean: Tensor, homogeneous: bool) -> Tensor:
+    return torch.where(basis.constant_along_periodic, mean, 0.0) if homogeneous else mean
+
+
+def _floored(power: Tensor, floor: Tensor) -> Tensor:
+    over = tuple(range(1, power.ndim))
+    least = torch.maximum(floor.reshape(-1, *[1] * len(over)), _SPAN * power.amax(over, keepdim=True))
+    if not bool((least > 0).all()):
+        raise ValueError("a channel of the data does not vary where it is observed.")
+    return torch.maximum(power, least)

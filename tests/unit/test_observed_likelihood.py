@@ -1,0 +1,142 @@
+"""Densities of observed cells: exact for a Gaussian model, a bound that tightens for a mixture of fields."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from torch import Tensor
+
+import physdiff as pd
+from physdiff.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from physdiff.observed_likelihood import law_of_fields, observed_log_likelihood
+from physdiff.processes.heat import Heat
+from physdiff.processes.variance_preserving import VariancePreserving
+from physdiff.randomness import keyed_generator
+
+GRID = pd.Grid((10,), boundary="neumann")
+
+
+def path_of(law: pd.GaussianField, physics: type = VariancePreserving) -> pd.ReferencePath:
+    return pd.ReferencePath(pd.fit_clock(physics(law.basis), law), law, 0.05)
+
+
+def law() -> pd.GaussianField:
+    basis = pd.SpectralBasis(GRID)
+    smooth = pd.GaussianField.matern(basis, 0.4, 1.0)
+    return pd.GaussianField(basis, torch.full_like(smooth.mean, 0.3), smooth.spectrum + 0.01)
+
+
+def masks(n: int) -> Tensor:
+    observed = torch.ones(n, 1, *GRID.shape, dtype=torch.bool)
+    observed[:, :, 2:5] = False
+    observed[n // 2 :, :, 7:] = False
+    return observed
+
+
+def normal(mean: Tensor, covariance: Tensor, x: Tensor, mask: Tensor) -> float:
+    """Log-density of the observed cells of one field."""
+    o = mask.flatten()
+    return float(multivariate_normal(mean[o].numpy(), covariance[o][:, o].numpy()).logpdf(x.flatten()[o].numpy()))
+
+
+def covariance_of(law: pd.GaussianField) -> tuple[Tensor, Tensor]:
+    u = law.basis.dense()
+    return u @ law.mean[0].flatten(), u @ torch.diag(law.spectrum[0].flatten()) @ u.T
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_a_gaussian_model_is_exact_in_one_draw(noised: bool) -> None:
+    path = path_of(law())
+    x, observed = law().sample(4, keyed_generator(0, "fields")), masks(4)
+    denoiser = GaussianDenoiser(path, law())
+    found = observed_log_likelihood(
+        path, torch.where(observed, x, math.nan), observed, partial(pd.log_likelihood, denoiser), draws=1, noised=noised
+    )
+    assert torch.equal(found.n_observed, torch.tensor([7, 7, 4, 4]))
+    mean, covariance = covariance_of(law_of_fields(path))
+    if noised:
+        # The same cells with noise of their own: on average over it, minus the entropy of the noisy law.
+        point = path.at(path.t_min)
+        m = float(point.log_gain.real.flatten()[0].exp())
+        values = []
+        for seed in range(150):
+            one = observed_log_likelihood(
+                path, x, observed, partial(pd.log_likelihood, denoiser), draws=1, noised=True, seed=seed
+            )
+            values.append(one.log_prob)
+        values = torch.stack(values)
+        s2 = float(point.noise_variance.flatten()[0]) / m**2
+        for i in range(4):
+            o = observed[i].flatten()
+            block = covariance[o][:, o]
+            d = (x[i].flatten() - mean)[o]
+            inverse = torch.linalg.inv(block)
+            expected = float(
+                -0.5 * (d @ inverse @ d + s2 * inverse.trace() + torch.logdet(block) + len(d) * math.log(2 * math.pi))
+            ) - len(d) * math.log(m)
+            error = float(values[:, i].std()) / math.sqrt(150)
+            print(expected, float(values[:, i].mean()), error)
+            assert abs(float(values[:, i].mean()) - expected) < 4 * error
+        return
+    for i in range(4):
+        assert float(found.log_prob[i]) == pytest.approx(normal(mean, covariance, x[i], observed[i]), abs=1e-9)
+    torch.testing.assert_close(found.log_prob, found.log_prob_reference, rtol=0, atol=1e-9)
+    assert torch.equal(found.effective_draws, torch.ones(4))
+
+
+def test_a_mixture_is_bounded_and_the_bound_tightens() -> None:
+    """Two means: the exact density of the observed cells is a sum of two normals."""
+    reference = law()
+    basis = reference.basis
+    shift = torch.zeros_like(reference.mean)
+    shift[0, 0], shift[0, 1] = 1.5, -0.8
+    components = [
+        pd.GaussianField(basis, reference.mean + sign * shift, 0.5 * reference.spectrum) for sign in (1.0, -1.0)
+    ]
+    path = path_of(reference)
+    denoiser = MixtureDenoiser(
+        path,
+        torch.tensor([0.3, 0.7]).double(),
+        *(torch.stack([getattr(c, of) for c in components]) for of in ("mean", "spectrum")),
+    )
+    n = 6
+    x = torch.cat([c.sample(n // 2, keyed_generator(1, "fields")) for c in components])
+    observed = masks(n)
+    point = path.at(path.t_min)
+    m2 = torch.exp(2 * point.log_gain.real)
+    exact = torch.zeros(n, dtype=torch.float64)
+    for i in range(n):
+        parts = []
+        for weight, component in zip((0.3, 0.7), components, strict=True):
+            own = pd.GaussianField(basis, component.mean, component.spectrum + point.noise_variance / m2)
+            parts.append(math.log(weight) + normal(*covariance_of(own), x[i], observed[i]))
+        exact[i] = torch.logsumexp(torch.tensor(parts, dtype=torch.float64), 0)
+    means = {}
+    for draws in (1, 4, 64):
+        # The true terminal law: what is left is the number of draws.
+        score = partial(pd.log_likelihood, denoiser, terminal=lambda modes: denoiser.log_prob(modes, 1.0))
+        found = [
+            observed_log_likelihood(path, x, observed, score, draws=draws, seed=seed).log_prob
+            for seed in range(16 if draws < 64 else 2)
+        ]
+        means[draws] = torch.stack(found).mean(0) - exact
+        print(draws, means[draws])
+    mean = {k: float(v.mean()) for k, v in means.items()}
+    assert mean[1] < mean[4] < mean[64] < 0.01 and mean[1] < -0.05 and abs(mean[64]) < 0.02
+
+
+def test_what_is_refused() -> None:
+    path = path_of(law())
+    x, observed = law().sample(2, keyed_generator(0, "fields")), masks(2)
+    score = partial(pd.log_likelihood, GaussianDenoiser(path, law()))
+    with pytest.raises(ValueError, match="draws must be at least 1; got 0"):
+        observed_log_likelihood(path, x, observed, score, draws=0)
+    with pytest.raises(ValueError, match=r"shape of the fields, \(2, 1, 10\), bool; got \(1, 1, 10\)"):
+        observed_log_likelihood(path, x, observed[:1], score)
+    heat = path_of(law(), Heat)
+    with pytest.raises(ValueError, match="under Heat the first noise differs between modes"):
+        observed_log_likelihood(heat, x, observed, score, noised=True)
