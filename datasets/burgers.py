@@ -9,24 +9,21 @@ spectrum.
 The solver is pseudo-spectral with the 2/3 rule, and steps by the exponential Runge-Kutta rule of order four (ETDRK4:
 viscosity exact, advection fourth order). It works on three times as many points as are stored, and so on twice as many
 modes. The equation has an exact solution (Cole, 1951; Hopf, 1950), against which the test holds the stored fields.
-
-Source: Cox and Matthews (2002), eqs. 26 to 29, with the coefficients of Kassam and Trefethen (2005), section 3.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from physdiff.atomic import replacing_folder
-from physdiff.data.formats.the_well_writer import write_stats, write_the_well
+from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .etdrk4 import ETDRK4
 from .runs import runs_by_split
+from .writing import run_generators, write_runs
 
 NAME = "burgers"
 SUMMARY = "viscous Burgers equation: velocity with shocks, 1-D, periodic, 1280 runs on 128 cells"
@@ -34,7 +31,6 @@ SUMMARY = "viscous Burgers equation: velocity with shocks, 1-D, periodic, 1280 r
 _RUNS_AT_ONCE = 64  # their arrays stay in a CPU's cache
 _FASTEST = 6.0  # m/s, six standard deviations of the start; Burgers fields never grow
 _LARGEST_SCALE = 3.0  # 1/m, the wavenumber at which the start's power has fallen by e^{-1/2}
-_CONTOUR = 32  # points of the contour on which the coefficients are averaged
 
 
 class Burgers:
@@ -71,26 +67,10 @@ class Burgers:
             ValueError: the steps are too long for the flow's speed, and the numbers overflow.
         """
         step = duration / steps
-        decay = -self.viscosity * self._k**2 * step
-        whole, half = np.exp(decay), np.exp(decay / 2)
-        # The coefficients are differences that cancel at small decay; a mean over a circle around it does not.
-        z = decay[:, None] + np.exp(2j * math.pi * (np.arange(_CONTOUR) + 0.5) / _CONTOUR)
-        e = np.exp(z)
-        coefficients = (
-            np.expm1(z / 2) / z,
-            (-4 - z + e * (4 - 3 * z + z**2)) / z**3,
-            (2 + z + e * (z - 2)) / z**3,
-            (-4 - 3 * z - z**2 + e * (4 - z)) / z**3,
-        )
-        midway, first, middle, last = (step * c.mean(1).real for c in coefficients)
+        rule = ETDRK4(-self.viscosity * self._k**2, step)
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(steps):
-                start = self.advection(modes)
-                a = half * modes + midway * start
-                at_a = self.advection(a)
-                at_b = self.advection(half * modes + midway * at_a)
-                at_c = self.advection(half * a + midway * (2 * at_b - start))
-                modes = whole * modes + first * start + 2 * middle * (at_a + at_b) + last * at_c
+                modes = rule.step(modes, self.advection)
         if not np.isfinite(modes).all():
             raise ValueError(f"the flow overflowed with {steps} steps of {step:.3g}; take more steps.")
         return modes
@@ -170,34 +150,17 @@ def make(
     solver = Burgers(3 * cells, viscosity)
     spans = [duration] + [frame_interval] * (frames - 1)
 
-    def simulate(split: int, first: int, last: int) -> np.ndarray:
+    def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Snapshots of some runs, shape (last − first, frames, cells)."""
-        generators = [np.random.default_rng([seed, split, run]) for run in range(first, last)]
+        generators = run_generators(seed, split, first, last)
         modes = solver.to_modes(np.stack([initial_velocity(g, solver.points) for g in generators]))
         snapshots = []
         for span in spans:
             modes = solver.evolve(modes, span, solver.stable_steps(span))
             snapshots.append(coarsen(solver.to_field(modes), cells))
-        return np.stack(snapshots, axis=1).astype(np.float32)
+        return {"velocity": np.stack(snapshots, axis=1).astype(np.float32)}
 
-    with (
-        replacing_folder(folder, overwrite) as partial,
-        tqdm(total=sum(runs.values()), desc=NAME, unit="run", disable=not progress) as bar,
-    ):
-        for index, (split, n) in enumerate(runs.items()):
-            values = []
-            for first in range(0, n, _RUNS_AT_ONCE):
-                values.append(simulate(index, first, min(first + _RUNS_AT_ONCE, n)))
-                bar.update(len(values[-1]))
-            write_the_well(
-                partial / "data" / split / f"{NAME}.hdf5",
-                {"velocity": np.concatenate(values)},
-                grid,
-                units={"velocity": "m/s"},
-                time=np.cumsum(spans),
-                parameters={"viscosity": viscosity},
-                attrs={"dataset_name": NAME, "seed": seed},
-            )
-        write_stats(partial)
-        shutil.copyfile(Path(__file__).parent / "cards" / f"{NAME}.md", partial / "card.md")
-    return Path(folder)
+    return write_runs(
+        folder, NAME, grid, {"velocity": FieldSpec("m/s")}, runs, np.cumsum(spans), simulate,
+        at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress, overwrite=overwrite,
+    )  # fmt: skip

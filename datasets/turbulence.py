@@ -12,23 +12,19 @@ stored grid holds below Nyquist.
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from physdiff.atomic import replacing_folder
-from physdiff.data.formats.the_well_writer import write_stats, write_the_well
+from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
 from .navier_stokes import NavierStokes, coarsen, wavenumbers
 from .runs import runs_by_split
+from .writing import one_thread_per_call, run_generators, write_runs
 
 NAME = "turbulence"
 SUMMARY = "decaying 2-D turbulence: vorticity with coherent vortices, periodic, 640 runs on 32 x 32 cells"
@@ -53,23 +49,6 @@ def initial_vorticity(
     variance = (power * copies).sum() / points**2
     white = torch.from_numpy(np.stack([rng.standard_normal((points, points)) for rng in generators]))
     return torch.fft.irfft2(torch.fft.rfft2(white) * torch.sqrt(power / variance), s=(points, points))
-
-
-@contextmanager
-def _one_thread_per_call() -> Iterator[ThreadPoolExecutor]:
-    """As many workers as torch has threads, each calling it with one.
-
-    Threads inside one small transform wait for each other; on a shared machine that took four times as long
-    as one thread.
-    """
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        try:
-            torch.set_num_threads(1)
-            yield workers
-        finally:
-            workers.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
 
 
 def make(
@@ -116,44 +95,20 @@ def make(
     solver = NavierStokes(points=3 * cells // 2, viscosity=viscosity)
     spans = [duration] + [frame_interval] * (frames - 1)
 
-    def simulate(split: int, first: int, last: int) -> np.ndarray:
+    def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Snapshots of some runs, shape (last − first, frames, cells, cells)."""
-        generators = [np.random.default_rng([seed, split, run]) for run in range(first, last)]
-        modes = solver.to_modes(initial_vorticity(generators, solver.points))
+        modes = solver.to_modes(initial_vorticity(run_generators(seed, split, first, last), solver.points))
         snapshots = []
         for span in spans:
             segments = math.ceil(span / _SEGMENT)
             for _ in range(segments):
                 modes = solver.evolve(modes, span / segments, solver.stable_steps(modes, span / segments))
             snapshots.append(coarsen(solver.to_field(modes), cells))
-        return torch.stack(snapshots, dim=1).numpy().astype(np.float32)
+        return {"vorticity": torch.stack(snapshots, dim=1).numpy().astype(np.float32)}
 
-    with (
-        replacing_folder(folder, overwrite) as partial,
-        _one_thread_per_call() as workers,
-        tqdm(total=sum(runs.values()), desc=NAME, unit="run", disable=not progress) as bar,
-    ):
-        jobs = {
-            split: [
-                workers.submit(simulate, index, first, min(first + _RUNS_AT_ONCE, n))
-                for first in range(0, n, _RUNS_AT_ONCE)
-            ]
-            for index, (split, n) in enumerate(runs.items())
-        }
-        for split in runs:
-            values = []
-            for job in jobs[split]:
-                values.append(job.result())
-                bar.update(len(values[-1]))
-            write_the_well(
-                partial / "data" / split / f"{NAME}.hdf5",
-                {"vorticity": np.concatenate(values)},
-                grid,
-                units={"vorticity": "1/s"},
-                time=np.cumsum(spans),
-                parameters={"viscosity": viscosity},
-                attrs={"dataset_name": NAME, "seed": seed},
-            )
-        write_stats(partial)
-        shutil.copyfile(Path(__file__).parent / "cards" / f"{NAME}.md", partial / "card.md")
-    return Path(folder)
+    with one_thread_per_call() as workers:
+        return write_runs(
+            folder, NAME, grid, {"vorticity": FieldSpec("1/s")}, runs, np.cumsum(spans), simulate,
+            at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress,
+            overwrite=overwrite, workers=workers,
+        )  # fmt: skip
