@@ -26,6 +26,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .etdrk4 import evolve
 from .periodic_box import PeriodicBox, resample
 from .random_start import smooth_noise
@@ -84,6 +85,7 @@ def make(
     extent: float = 1.0,
     diffusivity: float = 1e-3,
     rate: float = 1.0,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/allen_cahn.hdf5`.
@@ -102,6 +104,7 @@ def make(
         extent: Length of the square's side, m.
         diffusivity: κ, m²/s; interfaces are wide enough for the cells when √(2κ/r) is at least two of them.
         rate: r, 1/s.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -113,7 +116,7 @@ def make(
     runs = runs_by_split(train_runs, valid_runs, test_runs, frames, duration, frame_interval)
     if cells < 16 or cells % 2:
         raise ValueError(f"cells must be even and at least 16; got {cells}.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     solver = AllenCahn(PeriodicBox(2, 2 * cells, extent, device, degree=3), diffusivity, rate)
     width = math.sqrt(2 * diffusivity / rate)
     if width * cells < 2 * extent:

@@ -24,6 +24,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .etdrk4 import evolve
 from .navier_stokes import NavierStokes, coarsen, wavenumbers
 from .runs import runs_by_split
@@ -47,17 +48,25 @@ class KolmogorovFlow:
         wavenumber: n ≥ 1.
     """
 
-    def __init__(self, points: int, viscosity: float, drag: float, amplitude: float = 1.0, wavenumber: int = 4) -> None:
+    def __init__(
+        self,
+        points: int,
+        viscosity: float,
+        drag: float,
+        amplitude: float = 1.0,
+        wavenumber: int = 4,
+        device: str = "cpu",
+    ) -> None:
         if not 0 <= drag < math.inf or not 1 <= 3 * wavenumber < points:
             raise ValueError(
                 f"needs a drag ≥ 0 and a wavenumber of the force from 1 to below a third of {points} points; got "
                 f"{drag} and {wavenumber}."
             )
-        self.flow = NavierStokes(points, viscosity)
+        self.flow = NavierStokes(points, viscosity, device)
         self.viscosity, self.drag, self.amplitude, self.wavenumber = viscosity, drag, amplitude, wavenumber
-        kx, ky = wavenumbers(points)
+        kx, ky = wavenumbers(points, device)
         self.rates = -viscosity * (kx**2 + ky**2) - drag
-        x = (torch.arange(points, dtype=torch.float64) + 0.5) * (2 * math.pi / points)
+        x = (torch.arange(points, dtype=torch.float64, device=device) + 0.5) * (2 * math.pi / points)
         self._push = (amplitude * torch.sin(wavenumber * x)).unsqueeze(1).expand(points, points)
         curl = (amplitude * wavenumber * torch.cos(wavenumber * x)).unsqueeze(1).expand(points, points)
         self._force = self.flow.to_modes(curl)
@@ -100,6 +109,7 @@ def make(
     drag: float = 0.05,
     amplitude: float = 1.0,
     wavenumber: int = 3,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/forced_turbulence.hdf5`.
@@ -119,6 +129,7 @@ def make(
         drag: μ, 1/s.
         amplitude: A, m/s².
         wavenumber: n of the force, below half the cells.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -130,12 +141,13 @@ def make(
     runs = runs_by_split(train_runs, valid_runs, test_runs, frames, duration, frame_interval)
     if cells < 16 or cells % 2:
         raise ValueError(f"cells must be even and at least 16, to hold the initial band; got {cells}.")
-    solver = KolmogorovFlow(3 * cells // 2, viscosity, drag, amplitude, wavenumber)
+    device = device_of(device)
+    solver = KolmogorovFlow(3 * cells // 2, viscosity, drag, amplitude, wavenumber, device)
     spans = [duration] + [frame_interval] * (frames - 1)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
-        modes = solver.flow.to_modes(initial_vorticity(run_generators(seed, split, first, last), solver.flow.points))
-        snapshots = []
+        start = initial_vorticity(run_generators(seed, split, first, last), solver.flow.points)
+        modes, snapshots = solver.flow.to_modes(start.to(device)), []
         for span in spans:
             segments = math.ceil(span / _SEGMENT)
             for _ in range(segments):
@@ -143,7 +155,7 @@ def make(
                 steps = 4 * solver.flow.stable_steps(modes, span / segments)
                 modes = solver.evolve(modes, span / segments, steps)
             snapshots.append(coarsen(solver.flow.to_field(modes), cells))
-        return {"vorticity": torch.stack(snapshots, 1).numpy().astype(np.float32)}
+        return {"vorticity": torch.stack(snapshots, 1).float().cpu().numpy()}
 
     with one_thread_per_call() as workers:
         return write_runs(

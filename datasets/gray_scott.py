@@ -25,6 +25,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .etdrk4 import evolve
 from .periodic_box import PeriodicBox, resample
 from .random_start import smooth_noise
@@ -97,6 +98,7 @@ def make(
     extent: float = 0.48,
     feed: float = 0.037,
     kill: float = 0.06,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/gray_scott.hdf5`.
@@ -115,6 +117,7 @@ def make(
         extent: Length of the square's side, m; cells must be at most 0.02 m wide.
         feed: F, 1/s.
         kill: K, 1/s; (0.037, 0.06) makes mazes, (0.03, 0.062) spots that divide, (0.055, 0.062) long worms.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -126,7 +129,7 @@ def make(
     runs = runs_by_split(train_runs, valid_runs, test_runs, frames, duration, frame_interval)
     if cells < 16 or cells % 2 or not 0 < extent <= 0.02 * cells:
         raise ValueError(f"cells must be even, at least 16 and at most 0.02 m wide; got {cells} on {extent} m.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     solver = GrayScott(PeriodicBox(2, 2 * cells, extent, device, degree=3), feed, kill)
     spans = [duration] + [frame_interval] * (frames - 1)
 

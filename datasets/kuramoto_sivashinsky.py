@@ -23,6 +23,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .etdrk4 import evolve
 from .periodic_box import PeriodicBox, resample
 from .random_start import smooth_noise
@@ -82,6 +83,7 @@ def make(
     frame_interval: float = 4.0,
     duration: float = 150.0,
     extent: float = 64.0,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/kuramoto_sivashinsky.hdf5`.
@@ -98,6 +100,7 @@ def make(
         frame_interval: Time between them.
         duration: Time of the first; from 100 on the law is stationary.
         extent: Length L of the line.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -111,7 +114,7 @@ def make(
         raise ValueError(
             f"cells must be even, at least 32 and at least one per unit of length; got {cells} on a length of {extent}."
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     # Modes below a third of these points are those that the stored cells hold below Nyquist.
     solver = KuramotoSivashinsky(PeriodicBox(1, 3 * cells // 2, extent, device))
     spans = [duration] + [frame_interval] * (frames - 1)

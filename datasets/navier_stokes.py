@@ -28,11 +28,11 @@ class NavierStokes:
         viscosity: ν ≥ 0, length²/time.
     """
 
-    def __init__(self, points: int, viscosity: float) -> None:
+    def __init__(self, points: int, viscosity: float, device: str = "cpu") -> None:
         if points < 4 or viscosity < 0:
             raise ValueError(f"needs at least 4 points and a viscosity ≥ 0; got {points} and {viscosity}.")
         self.points, self.viscosity = points, viscosity
-        kx, ky = wavenumbers(points)
+        kx, ky = wavenumbers(points, device)
         kept = ((3 * kx.abs() < points) & (3 * ky.abs() < points)).double()
         self._k2 = kx**2 + ky**2
         # The mean vorticity of a periodic flow is zero and induces no velocity.
@@ -102,10 +102,10 @@ class NavierStokes:
         return modes
 
 
-def wavenumbers(points: int) -> tuple[Tensor, Tensor]:
+def wavenumbers(points: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Wavenumbers of `rfft2` on [0, 2π)², shapes (n, 1) and (1, n//2 + 1), float64."""
-    kx = torch.fft.fftfreq(points, 1 / points, dtype=torch.float64).unsqueeze(1)
-    ky = torch.fft.rfftfreq(points, 1 / points, dtype=torch.float64).unsqueeze(0)
+    kx = torch.fft.fftfreq(points, 1 / points, dtype=torch.float64, device=device).unsqueeze(1)
+    ky = torch.fft.rfftfreq(points, 1 / points, dtype=torch.float64, device=device).unsqueeze(0)
     return kx, ky
 
 
@@ -117,7 +117,7 @@ def coarsen(field: Tensor, cells: int) -> Tensor:
         cells: Even number of cells along each axis, ≤ n.
     """
     points = field.shape[-1]
-    kx, ky = wavenumbers(cells)
+    kx, ky = wavenumbers(cells, field.device)
     rows = torch.remainder(kx.squeeze(1).long(), points)
     modes = torch.fft.rfft2(field)[..., rows, : cells // 2 + 1]
     # Cell centres start half a cell from the edge, and the cells differ: each mode turns by the difference.

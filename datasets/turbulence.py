@@ -22,9 +22,10 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .navier_stokes import NavierStokes, coarsen, wavenumbers
 from .runs import runs_by_split
-from .writing import one_thread_per_call, run_generators, write_runs
+from .writing import in_blocks, one_thread_per_call, run_generators, write_runs
 
 NAME = "turbulence"
 SUMMARY = "decaying 2-D turbulence: vorticity with coherent vortices, periodic, 640 runs on 32 x 32 cells"
@@ -64,6 +65,7 @@ def make(
     frame_interval: float = 6.0,
     duration: float = 24.0,
     viscosity: float = 1e-3,
+    device: str = "cpu",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/turbulence.hdf5`.
@@ -80,6 +82,8 @@ def make(
         frame_interval: Time between them, s.
         duration: Time of the first, s; the initial vorticity's standard deviation is 1/s.
         viscosity: m²/s; 1e-3 is resolved by 32 cells.
+        device: Where the runs are simulated: "cpu" (the same bits for everyone), "cuda", or "auto", the GPU where there
+            is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -92,23 +96,24 @@ def make(
     if cells < 16 or cells % 2:
         raise ValueError(f"cells must be even and at least 16, to hold the initial band; got {cells}.")
     grid = Grid((cells, cells), extent=2 * math.pi, boundary="periodic", units="m")
-    solver = NavierStokes(points=3 * cells // 2, viscosity=viscosity)
+    device = device_of(device)
+    solver = NavierStokes(3 * cells // 2, viscosity, device)
     spans = [duration] + [frame_interval] * (frames - 1)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Snapshots of some runs, shape (last − first, frames, cells, cells)."""
-        modes = solver.to_modes(initial_vorticity(run_generators(seed, split, first, last), solver.points))
-        snapshots = []
+        start = initial_vorticity(run_generators(seed, split, first, last), solver.points)
+        modes, snapshots = solver.to_modes(start.to(device)), []
         for span in spans:
             segments = math.ceil(span / _SEGMENT)
             for _ in range(segments):
                 modes = solver.evolve(modes, span / segments, solver.stable_steps(modes, span / segments))
             snapshots.append(coarsen(solver.to_field(modes), cells))
-        return {"vorticity": torch.stack(snapshots, dim=1).numpy().astype(np.float32)}
+        return {"vorticity": torch.stack(snapshots, 1).float().cpu().numpy()}
 
     with one_thread_per_call() as workers:
         return write_runs(
-            folder, NAME, grid, {"vorticity": FieldSpec("1/s")}, runs, np.cumsum(spans), simulate,
-            at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress,
+            folder, NAME, grid, {"vorticity": FieldSpec("1/s")}, runs, np.cumsum(spans),
+            in_blocks(simulate, _RUNS_AT_ONCE), at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress,
             overwrite=overwrite, workers=workers,
         )  # fmt: skip
