@@ -34,3 +34,14 @@ def gstools() -> Any:
 @pytest.fixture(scope="session")
 def torch_harmonics() -> Any:
     return peer("torch_harmonics")
+
+
+@pytest.fixture(scope="session")
+def well_dataset() -> Any:
+    """The Well's own reader."""
+    return peer("the_well.data").WellDataset
+
+
+@pytest.fixture(scope="session")
+def pde() -> Any:
+    return peer("pde")

@@ -1,0 +1,250 @@
+"""Handles of HDF5 files: their own in every process, safe among threads, bounded, with chunks decompressed once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from physdiff.data import handles
+from physdiff.data.direct import plain_of
+from physdiff.data.fields import open_fields
+from physdiff.data.formats.the_well_writer import write_the_well
+from physdiff.data.handles import cache_for, close_all, hdf5_dataset, held, read_into, reading
+from physdiff.data.selection import Selection
+from physdiff.data.torch_dataset import EpochSampler, FieldDataset
+from physdiff.grid import Grid
+
+RUNS, FRAMES, CELLS = 6, 7, 8
+
+
+def numbered() -> np.ndarray:
+    """Fields of which each number says where it stands."""
+    return np.arange(RUNS * FRAMES * CELLS, dtype=np.float32).reshape(RUNS, FRAMES, CELLS)
+
+
+def well_file(folder: Path) -> Path:
+    """A small file in one gzip chunk a run."""
+    path = write_the_well(folder / "numbered.hdf5", {"u": numbered()}, Grid(CELLS))
+    with h5py.File(path, "r+") as file:
+        group = file["t0_fields"]
+        assert isinstance(group, h5py.Group)
+        attrs = dict(group["u"].attrs)
+        del group["u"]
+        group.create_dataset("u", data=numbered(), chunks=(1, FRAMES, CELLS), compression="gzip")
+        group["u"].attrs.update(attrs)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def closed() -> None:
+    close_all()
+
+
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(method, marks=pytest.mark.slow) for method in ("spawn", "forkserver"))]
+)
+def test_a_data_set_that_was_touched_reads_right_in_workers(tmp_path: Path, method: str) -> None:
+    fields = open_fields(well_file(tmp_path), selection=Selection(frames=2))
+    data = FieldDataset(fields)
+    assert torch.equal(data[3]["values"], torch.tensor(numbered()[0, 3:5]))
+    assert held()[0] == 1
+    sampler = EpochSampler(fields, 5, seed=1)
+    loader = DataLoader(data, sampler=sampler, batch_size=None, num_workers=2, multiprocessing_context=method)
+    seen = []
+    for rows, batch in zip(list(sampler), loader, strict=True):
+        runs, starts = np.divmod(np.array(rows), FRAMES - 1)
+        expected = numbered()[runs[:, None], starts[:, None] + np.arange(2)]
+        np.testing.assert_array_equal(batch["values"].numpy(), expected)
+        seen += rows
+        data[rows[0]]  # the parent reads between
+    assert sorted(seen) == list(range(len(fields)))
+
+
+def test_nothing_but_names_is_pickled(tmp_path: Path) -> None:
+    data = FieldDataset(open_fields(well_file(tmp_path)))
+    _ = data[0]
+    sent = pickle.dumps(data)
+    assert b"h5py" not in sent and len(sent) < 20_000
+    assert torch.equal(pickle.loads(sent)[11]["values"], data[11]["values"])
+
+
+def test_a_forked_process_opens_files_of_its_own(tmp_path: Path) -> None:
+    path = str(well_file(tmp_path))
+    with reading(path, "t0_fields/u") as dataset:
+        assert dataset[0, 0, 0] == 0
+    child = os.fork()
+    if child == 0:
+        with reading(path, "t0_fields/u") as dataset:
+            right = bool((dataset[...] == numbered()).all())
+        os._exit(0 if right and held()[0] == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    with reading(path, "t0_fields/u") as dataset:
+        np.testing.assert_array_equal(dataset[...], numbered())
+
+
+def test_threads_read_right_while_files_are_closed_under_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "MOST", 2)
+    paths = [str(tmp_path / f"{i}.h5") for i in range(6)]
+    for i, path in enumerate(paths):
+        with h5py.File(path, "w") as file:
+            file["a"] = np.full((50, 20), i)
+
+    def read(turn: int) -> bool:
+        i = turn * 7 % len(paths)
+        with reading(paths[i], "a") as dataset:
+            return bool((dataset[turn % 50] == i).all())
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(read, range(400)))
+    assert held()[0] == 2
+
+
+def test_files_and_caches_that_are_open_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handles, "MOST", 5)
+    monkeypatch.setattr(handles, "CACHE_OF_ALL", 3000)
+    for i in range(12):
+        path = str(tmp_path / f"{i}.h5")
+        with h5py.File(path, "w") as file:
+            for name in "ab":
+                file.create_dataset(name, data=np.ones((4, 100), np.float32), chunks=(1, 100), compression="gzip")
+        for name in "ab":
+            with reading(path, name) as dataset:
+                assert dataset[0].sum() == 100
+        files, datasets, cached = held()
+        # Each dataset keeps its four chunks of 400 bytes.
+        assert files <= 5 and cached == 1600 * datasets <= 3000
+    close_all()
+    assert held() == (0, 0, 0)
+
+
+def test_a_cache_holds_some_chunks_or_none_that_is_too_large() -> None:
+    mega = 1 << 20
+    assert cache_for(4 * mega) == 32 * mega  # eight
+    assert cache_for(4 * mega, pieces=3) == 12 * mega
+    assert cache_for(20 * mega) == 60 * mega
+    assert cache_for(100 * mega) == 100 * mega
+    assert cache_for(300 * mega) == 0
+
+
+def test_windows_of_one_large_chunk_decompress_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "large.h5"
+    # 12 MB in a chunk, more than HDF5 keeps by itself.
+    values = np.random.default_rng(0).integers(0, 4, (3, 24, 65536)).astype(np.float64)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("u", data=values, chunks=(1, 24, 65536), compression="gzip", compression_opts=1)
+    with reading(str(path), "u") as dataset:
+        np.testing.assert_array_equal(dataset[1, :2], values[1, :2])
+    before = path.stat()
+    with h5py.File(path, "r") as file:
+        stored = file["u"].id.get_chunk_info_by_coord((1, 0, 0))
+    close_other = os.open(path, os.O_WRONLY)
+    os.pwrite(close_other, bytes(stored.size), stored.byte_offset)  # what is on disk can no longer be decompressed
+    os.close(close_other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with reading(str(path), "u") as dataset:
+        np.testing.assert_array_equal(dataset[1, 20:22], values[1, 20:22])
+    close_all()
+    with pytest.raises(ValueError, match=r"large\.h5' is truncated, damaged"), reading(str(path), "u") as dataset:
+        dataset[1, 20:22]
+
+
+def test_a_file_that_was_replaced_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "one.h5"
+    for value in (1.0, 2.0):
+        new = tmp_path / "new.h5"
+        with h5py.File(new, "w") as file:
+            file["a"] = np.full(3, value)
+        new.replace(path)
+        with reading(str(path), "a") as dataset:
+            assert dataset[0] == value
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file or folder '.*none\.h5'"):
+        hdf5_dataset(str(tmp_path / "none.h5"), "a")
+    path = tmp_path / "some.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = 1.0
+    with pytest.raises(ValueError, match=r"some\.h5' has no dataset 'b'"):
+        hdf5_dataset(str(path), "b")
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"some\.h5' is truncated, damaged or no HDF5 file"):
+        hdf5_dataset(str(path), "a")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "chunks", "direct"),
+    [
+        ("f4", None, True), ("f8", None, True), ("i2", (1, 1, 5, 4), True), ("f4", (1, 1, 5, 4), True),
+        ("f4", (1, 3, 5, 4), False), ("f4", (1, 1, 5, 2), False), (">f4", None, False), ("f4", (2, 1, 5, 4), False),
+    ],
+)  # fmt: skip
+def test_what_is_stored_as_it_is_is_read_straight_into_its_place(
+    tmp_path: Path, dtype: str, chunks: tuple[int, ...] | None, direct: bool
+) -> None:
+    path, draws = str(tmp_path / "plain.h5"), np.random.default_rng(0)
+    values = draws.integers(-99, 99, (3, 7, 5, 4)).astype(dtype)
+    with h5py.File(path, "w") as file:
+        file["before"] = np.arange(13)
+        dataset = file.create_dataset("u", shape=values.shape, dtype=dtype, chunks=chunks)
+        for frame in draws.permutation(7):  # so that chunks do not lie in order
+            dataset[:, frame] = values[:, frame]
+    whole = slice(None)
+    for key in [(1, slice(2, 4)), (0, slice(0, 7, 3)), (2, 6), (slice(0, 3), slice(1, 3)), (1, slice(0, 1), whole)]:
+        expected = values[key]
+        out = np.full(expected.shape, 7, values.dtype.newbyteorder("="))
+        assert read_into(path, "u", key, out) == direct
+        np.testing.assert_array_equal(out, expected)
+    # In one piece, part of a frame can be read too.
+    part = np.zeros((3, 4), dtype)
+    assert read_into(path, "u", (1, 2, slice(1, 4)), part) == (direct and chunks is None)
+    np.testing.assert_array_equal(part, values[1, 2, 1:4])
+    with h5py.File(path, "r") as file:
+        plain = plain_of(file, file["u"])
+        for key, out in (
+            ((1, 2, slice(0, 3), slice(0, 3)), np.zeros((3, 4), dtype)),
+            ((3, slice(0, 2)), np.zeros((2, 5, 4), dtype)),
+            ((1, -1), np.zeros((5, 4), dtype)),
+            ((1, 2), np.zeros((5, 4), "c8")),
+            ((1, 2), np.zeros((4, 5), dtype).T),
+            ((1, slice(0, 2)), np.zeros((3, 5, 4), dtype)),
+        ):
+            assert plain is None or (not plain.read_into(key, out) and not out.any())
+
+
+def test_chunks_that_were_never_written_and_files_that_end(tmp_path: Path) -> None:
+    out = np.zeros((2, 64), np.float32)
+    with h5py.File(tmp_path / "user.h5", "w", userblock_size=512) as file:
+        file["u"] = np.ones((3, 2, 64), np.float32)
+    assert not read_into(str(tmp_path / "user.h5"), "u", (1, slice(0, 2)), out) and (out == 1).all()
+    with h5py.File(tmp_path / "holes.h5", "w") as file:
+        dataset = file.create_dataset("u", (3, 2, 64), np.float32, chunks=(1, 1, 64), fillvalue=5)
+        dataset[1] = 1
+    assert read_into(str(tmp_path / "holes.h5"), "u", (1, slice(0, 2)), out) and (out == 1).all()
+    assert not read_into(str(tmp_path / "holes.h5"), "u", (0, slice(0, 2)), out) and (out == 5).all()
+    path = tmp_path / "plain.h5"
+    with h5py.File(path, "w") as file:
+        file["u"] = np.ones((30, 2, 64), np.float32)
+    assert read_into(str(path), "u", (29, slice(0, 2)), out)
+    state = path.stat()
+    os.truncate(path, state.st_size - 2048)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"plain\.h5' is truncated, damaged or no HDF5 file"):
+        read_into(str(path), "u", (29, slice(0, 2)), out)
+
+
+def test_a_filter_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "packed.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("u", data=np.zeros((4, 4), np.float32), chunks=(1, 4), compression="gzip")
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda _: False)
+    with pytest.raises(ValueError, match=r"packed\.h5': 'u' is compressed by HDF5 filter 1, .* install hdf5plugin"):
+        hdf5_dataset(str(path), "u")
