@@ -85,13 +85,51 @@ class GaussianField:
         if len(fields) < 2:
             raise ValueError(f"a spectrum needs at least 2 fields; got {len(fields)}.")
         modes = basis.forward(fields.to(torch.float64))
-        estimated = basis.constant_along_periodic if homogeneous else torch.ones(basis.grid.shape, dtype=torch.bool)
-        mean = torch.where(estimated, modes.mean(0), 0.0)
-        freedom = torch.where(estimated, len(modes) - 1.0, float(len(modes)))  # a mean that is known costs none
-        spectrum = basis.symmetrise((modes - mean).square().sum(0) / freedom)
-        over_grid = tuple(range(1, spectrum.ndim))
+        mean = modes.mean(0)
         if rounding is None:
             rounding = torch.finfo(fields.dtype).eps * fields.to(torch.float64).square().mean((0, *basis.axes)).sqrt()
+        power = (modes - mean).square().mean(0)
+        return cls.from_moments(basis, mean, power, len(fields), noise_level, homogeneous, rounding)
+
+    @classmethod
+    def from_moments(
+        cls,
+        basis: Basis,
+        mean: Tensor,
+        power: Tensor,
+        n: int,
+        noise_level: float | None = None,
+        homogeneous: bool = False,
+        rounding: Tensor | None = None,
+    ) -> GaussianField:
+        """The same law from the moments of n fields' modes, which a pass over the data leaves.
+
+        Args:
+            basis: The basis of the law.
+            mean: Mean of each mode, shape (channels, *grid).
+            power: Mean squared deviation of each mode from it (the sum divided by n), shape (channels, *grid).
+            n: Number of fields, at least 2.
+            noise_level: As for `fit`.
+            homogeneous: As for `fit`.
+            rounding: As for `fit`; none when not given.
+
+        Raises:
+            ValueError: fewer than two fields, or no variance at all.
+        """
+        if n < 2:
+            raise ValueError(f"a spectrum needs at least 2 fields; got {n}.")
+        mean, power = mean.to(torch.float64), power.to(torch.float64)
+        if homogeneous:
+            # A mean that is known to vanish costs no degree of freedom, and what was found of it is power.
+            estimated = basis.constant_along_periodic
+            variance = torch.where(estimated, power * (n / (n - 1)), power + mean.square())
+            mean = torch.where(estimated, mean, 0.0)
+        else:
+            variance = power * (n / (n - 1))
+        spectrum = basis.symmetrise(variance)
+        if rounding is None:
+            rounding = torch.zeros(len(spectrum), dtype=torch.float64)
+        over_grid = tuple(range(1, spectrum.ndim))
         floor = rounding.to(torch.float64).clamp(min=noise_level or 0.0).square()
         alive = (spectrum > floor.reshape(-1, *[1] * basis.grid.ndim)) & basis.resolved
         if not bool(alive.any(over_grid).all() if over_grid else alive.all()):

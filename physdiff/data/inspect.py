@@ -3,112 +3,242 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from physdiff.data.amplification import WORTH_REPACKING, amplification
 from physdiff.data.axes import text
-from physdiff.data.fields import SPLITS, load_fields
-from physdiff.data.formats.the_well import open_hdf5
+from physdiff.data.containment import is_dataset
+from physdiff.data.damage import named
+from physdiff.data.decoded import as_stored
+from physdiff.data.fields import SPLITS
+from physdiff.data.formats import FORMATS, find_format, open_source
+from physdiff.data.formats.format import Probe
+from physdiff.data.handles import open_hdf5, readable
+from physdiff.data.layout import Layout
+from physdiff.data.source import Source, Variable
+from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
+from physdiff.data.value_ranges import BUDGET, ValueRange, value_range
+from physdiff.disk import readable as as_bytes
+
+SUFFIXES = (".h5", ".hdf5", ".nc", ".mat", ".npy", ".npz", ".pt", ".pth")
+_MOST_ATTRIBUTES = 24
 
 
-def inspect(path: str | Path) -> str:
-    """Schema, grid, fields, storage, statistics and attributes of a file or folder, on several lines.
+@dataclass(frozen=True)
+class _Storage:
+    """How a stored array lies in its file."""
 
-    Every value of every field is read, one piece at a time.
+    chunks: tuple[int, ...] | None
+    compression: str
+
+    def __str__(self) -> str:
+        pieces = f"chunks {self.chunks}" if self.chunks else "one piece"
+        return f"{pieces}, {self.compression or 'not compressed'}"
+
+
+def inspect(path: str | Path, layout: Layout | None = None, everything: bool = False) -> str:
+    """Schema, grid, fields, storage, ranges and attributes of a file or folder, on several lines.
 
     Args:
-        path: HDF5 or netCDF file, or a folder in The Well's layout.
+        path: A file of any format, or a folder of them, such as one in The Well's layout.
+        layout: What the files do not tell.
+        everything: Whether every value is read; otherwise frames spread over each field, up to 200 MB of it.
 
     Raises:
         FileNotFoundError: nothing, or no data file, is at `path`.
-        ValueError: a file is truncated or no HDF5 file.
+        ValueError: a file is truncated or of no known kind.
     """
     path = Path(path)
-    if not path.is_dir():
-        return "\n".join(_describe_file(path))
-    splits = {split: sorted((path / "data" / split).glob("*.h*5")) for split in SPLITS}
+    if not path.is_dir() or is_store(path):
+        return "\n".join(_describe_file(path, layout, everything))
+    files = data_files(path)
+    splits = {split: [f for f in files if f.parent == path / "data" / split] for split in SPLITS}
     if not any(splits.values()):
-        raise FileNotFoundError(f"no .h5 or .hdf5 files in '{path}/data/{{{','.join(SPLITS)}}}'.")
-    lines = [f"{path}: folder in The Well's layout"]
+        splits = {"files": files}
+    lines = [f"{path}: folder" + " in The Well's layout" * ("train" in splits)]
     for split, files in splits.items():
         lines.append(f"  {split}: {len(files)} file{'s' * (len(files) != 1)}")
-        lines += [f"    {line}" for file in files for line in _describe_file(file)]
+        lines += [f"    {line}" for file in files for line in _describe_file(file, layout, everything)]
     return "\n".join(lines)
 
 
-def _describe_file(path: Path) -> list[str]:
-    with open_hdf5(path) as file:
-        lines = [f"{path}: {_schema(file)}, {path.stat().st_size / 1e6:.3g} MB", *_describe_load(path)]
-        for dataset in _fields(file):
-            lines += _describe_field(dataset)
-        lines += [f"  attribute {key} = {_shown(value)}" for key, value in sorted(file.attrs.items())]
+def is_store(path: Path) -> bool:
+    """Whether a folder is one data file, as those of zarr are."""
+    return Probe.of(path).kind == "zarr"
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Data files of a folder: those of its splits in The Well's layout, or else those that lie in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    places = [folder / "data" / split for split in SPLITS] + [folder]
+    for where in (places[:-1], places[-1:]):
+        found = [f for place in where for f in sorted(place.glob("*")) if f.suffix.lower() in SUFFIXES]
+        if found := [f for f in found if not f.name.startswith(".")]:
+            return found
+    raise FileNotFoundError(
+        f"no data files ({', '.join(SUFFIXES)}) in '{folder}', nor in '{folder}/data/{{{','.join(SPLITS)}}}'."
+    )
+
+
+def _describe_file(path: Path, layout: Layout | None, everything: bool) -> list[str]:
+    with named(path):
+        return _described(path, layout, everything)
+
+
+def _described(path: Path, layout: Layout | None, everything: bool) -> list[str]:
+    probe = Probe.of(path)
+    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    try:
+        schema = FORMATS[find_format(path, layout).name].title
+        source = open_source(path, layout)
+    except ValueError as error:
+        said = str(error).replace(f"'{path}'", "it").replace(str(path), "it")
+        lines = [f"{path}: {probe.kind}, {as_bytes(size)}", f"  not loadable: {said}"]
+        return lines + (_describe_datasets(path, everything) if probe.kind == "hdf5" else [])
+    lines = [f"{path}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
+    for whole in _wholes(source):
+        lines += _describe_field(source, whole, everything)
+    for name, value in source.scalars.items():
+        dims = ", ".join(source.scalar_dims.get(name, ()))
+        lines.append(f"  number {name}{f' ({dims})' * bool(dims)}: {_range_of(np.asarray(value))}")
+    lines += [f"  attribute {key} = {_shown(value)}" for key, value in sorted(_attributes(path, probe, source).items())]
     return lines
 
 
-def _schema(file: h5py.File) -> str:
-    if "dimensions" in file and "t0_fields" in file:
-        return "HDF5, The Well's layout"
-    return "netCDF" if "_NCProperties" in file.attrs else "HDF5, unknown layout"
-
-
-def _describe_load(path: Path) -> list[str]:
-    """What `load_fields` makes of the file, or why it refuses it."""
-    try:
-        data = load_fields(path)
-    except ValueError as error:
-        return [f"  not loadable: {error}"]
-    runs, counts = np.unique(data.trajectory, return_counts=True)
-    frames = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+def _describe_runs(source: Source) -> list[str]:
+    runs = source.trajectories if source.labels is None else len(np.unique(source.labels))
+    snapshots = f" ({source.trajectories} snapshots listed one by one)" * (source.labels is not None)
+    times = source.times
+    spaced = ""
+    if source.frames > 1:
+        steps = np.diff(times, axis=1)
+        even = np.allclose(steps, steps.flat[0], rtol=1e-3, atol=0)
+        spaced = f", {steps.flat[0]:.6g} apart" if even else ", not evenly spaced"
     return [
-        f"  grid: {data.grid.describe()}",
-        f"  trajectories: {len(runs)}, frames: {frames}, time: {data.time.min():.6g} to {data.time.max():.6g}",
+        f"  trajectories: {runs}{snapshots}, frames: {source.frames}, time: {times.min():.6g} to "
+        f"{times.max():.6g}{spaced}"
     ]
 
 
-def _fields(file: h5py.File) -> Iterator[h5py.Dataset]:
-    """Datasets of numbers on a grid: not coordinates, scalars or masks."""
-    found: list[h5py.Dataset] = []
+def _wholes(source: Source) -> Iterator[list[Variable]]:
+    """Variables by the field that they are components of."""
+    found: dict[str, list[Variable]] = {}
+    for variable in source.variables:
+        found.setdefault(variable.parent or variable.name, []).append(variable)
+    yield from found.values()
+
+
+def _describe_field(source: Source, members: list[Variable], everything: bool) -> list[str]:
+    first = members[0]
+    view = first.view
+    rank = ("scalar", "vector", "tensor")[len(first.component)]
+    name = first.parent or first.name
+    axes = ", ".join(f"{dim} {n}" for dim, n in view.sizes.items())
+    parts = f" of {', '.join(m.name for m in members)}" if first.parent else ""
+    kind = rank + parts + ", static" * (not first.varies_in_time) + ", pseudo" * first.pseudo
+    units = first.units or "no units"
+    lines = [
+        f"  field {name} ({kind}): {axes}; {view.array.dtype}, {units}, {_storage(view.array)}, "
+        f"{as_bytes(nbytes(view.array))} unpacked"
+    ]
+    cost = amplification(view)
+    if cost.factor > 1:
+        lines.append(
+            f"    one frame ({as_bytes(cost.frame)}) reads {as_bytes(cost.read)}: amplification {cost.factor:.3g}"
+        )
+    if cost.factor >= WORTH_REPACKING:
+        lines.append(
+            f"    training would unpack {cost.factor:.3g} bytes for each that it uses; once, do: "
+            f"physdiff data repack {source.path} NEW"
+        )
+    missing = 0
+    for member in members:
+        found = value_range(source, member, None if everything else BUDGET // len(members))
+        missing += found.missing
+        lines.append(f"    {f'{member.name}: ' if len(members) > 1 else ''}{_told(found)}")
+    if missing:
+        lines.append("    cells without a value: training asks for `mask: nan` (--data.mask nan)")
+    return lines
+
+
+def _told(found: ValueRange) -> str:
+    part = "" if found.share == 1 else f" (of {found.frames} frames, {100 * found.share:.2g} %)"
+    if found.count == 0:
+        return f"no finite value, {found.missing} NaN, {found.infinite} infinite{part}"
+    return (
+        f"range {found.low:.6g} to {found.high:.6g}, mean {found.mean:.6g}, std {found.std:.6g}, "
+        f"{found.missing} NaN, {found.infinite} infinite{part}"
+    )
+
+
+def _storage(array: StoredArray) -> _Storage:
+    while isinstance(array, StackedArray):
+        array = array.parts[0]
+    array = as_stored(array)
+    if not isinstance(array, HDF5Array):
+        return _Storage(array.chunks, "")
+    with open_hdf5(array.path) as file:
+        dataset: Any = file[array.name]
+        return _Storage(array.chunks, _compression(dataset))
+
+
+def _compression(dataset: h5py.Dataset) -> str:
+    if dataset.compression:
+        return str(dataset.compression)
+    filters = dataset.id.get_create_plist()
+    names = [filters.get_filter(i)[3].decode(errors="replace") for i in range(filters.get_nfilters())]
+    return " + ".join(name.split(";")[0] for name in names if name not in ("shuffle", "fletcher32"))
+
+
+def _describe_datasets(path: Path, everything: bool) -> list[str]:
+    """Arrays of numbers of a file whose schema is not understood."""
+    found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
-        aside = name.startswith(("dimensions/", "scalars/", "boundary_conditions/"))
-        if isinstance(item, h5py.Dataset) and item.ndim > 1 and item.dtype.kind in "fiu" and not aside:
-            found.append(item)
+        if isinstance(item, h5py.Dataset) and item.shape is not None:
+            packed = f", {_Storage(item.chunks, _compression(item))}" if item.ndim > 1 else ""
+            units = text(item.attrs["units"]) if "units" in item.attrs else ""
+            found.append(f"  dataset /{name}: {item.shape} {item.dtype}{f', {units}' * bool(units)}{packed}")
 
-    file.visititems(visit)
-    return iter(found)
+    with open_hdf5(path) as file, readable(path):
+        for name in (str(n) for n in file):
+            if is_dataset(file, name):
+                visit(name, file[name])
+        file.visititems(lambda name, item: visit(name, item) if "/" in name else None)
+        attributes = {str(key): file.attrs[key] for key in file.attrs}
+    return found + [f"  attribute {key} = {_shown(value)}" for key, value in sorted(attributes.items())]
 
 
-def _describe_field(dataset: h5py.Dataset) -> list[str]:
-    total, squares, count, bad, low, high = 0.0, 0.0, 0, 0, np.inf, -np.inf
-    shift = None
-    for index in range(dataset.shape[0]):
-        x = np.asarray(dataset[index], dtype=np.float64).ravel()
-        finite = x[np.isfinite(x)]
-        bad += x.size - finite.size
-        if finite.size:
-            # Sums of differences from the first value: sums of squares cancel where the mean is large.
-            shift = finite[0] if shift is None else shift
-            total, squares = total + (finite - shift).sum(), squares + ((finite - shift) ** 2).sum()
-            count, low, high = count + finite.size, min(low, finite.min()), max(high, finite.max())
-    units = text(dataset.attrs.get("units", "")) or "no units"
-    chunks = f"chunks {dataset.chunks}" if dataset.chunks else "one piece"
-    lines = [
-        f"  field {text(dataset.name).lstrip('/')}: {dataset.shape} {dataset.dtype}, {units}, {chunks}, "
-        f"{dataset.compression or 'not compressed'}"
-    ]
-    if shift is not None:
-        # The difference is ≥ 0 but for rounding, which a constant field would show.
-        mean, std = total / count, np.sqrt(max(squares / count - (total / count) ** 2, 0.0))
-        lines.append(f"    range {low:.6g} to {high:.6g}, mean {shift + mean:.6g}, std {std:.6g}, ")
-    else:
-        lines.append("    no finite value, ")
-    lines[-1] += f"{bad} NaN or infinite"
-    return lines
+def _attributes(path: Path, probe: Probe, source: Source) -> dict[str, Any]:
+    found = dict(source.attrs)
+    if probe.kind == "hdf5":
+        with open_hdf5(path) as file:
+            for key in list(file.attrs)[:_MOST_ATTRIBUTES]:
+                try:
+                    found.setdefault(key, file.attrs[key])
+                except (OSError, TypeError, ValueError, RuntimeError):
+                    found.setdefault(key, "(cannot be read)")
+    return found
+
+
+def _range_of(value: np.ndarray) -> str:
+    if value.dtype.kind not in "fiub":
+        return _shown(value)
+    return f"{value.flat[0]:.6g}" if value.size == 1 else f"{value.min():.6g} to {value.max():.6g}"
 
 
 def _shown(value: Any) -> str:
-    shown = text(value) if isinstance(value, bytes | str) else str(np.asarray(value).tolist())
+    if isinstance(value, bytes | str):
+        shown = text(value)
+    else:
+        array = np.asarray(value)
+        shown = str(array.tolist() if array.size <= 64 else f"array of shape {array.shape}, {array.dtype}")
     return shown if len(shown) <= 100 else shown[:97] + "..."

@@ -13,8 +13,10 @@ import xarray as xr
 from physdiff.atomic import replacing_file, replacing_folder
 from physdiff.data import FieldData, inspect, load_fields
 from physdiff.data.axes import grid_from_axes
+from physdiff.data.fields import concatenate
 from physdiff.data.formats import netcdf
 from physdiff.data.formats.the_well_writer import write_the_well
+from physdiff.data.selection import Selection
 from physdiff.grid import Grid
 
 # Thirds: nothing here is exact in binary, so only stored attributes give the grid back exactly.
@@ -177,7 +179,7 @@ def test_folder_errors(tmp_path: Path) -> None:
         load_fields(folder / "data" / "train" / "a.hdf5", split="train")
     with pytest.raises(FileNotFoundError, match="no file or folder"):
         load_fields(tmp_path / "nowhere.hdf5")
-    with pytest.raises(FileNotFoundError, match=r"no \.h5 or \.hdf5 files"):
+    with pytest.raises(FileNotFoundError, match=r"no data files .* in"):
         inspect(tmp_path)
 
 
@@ -218,3 +220,80 @@ def test_folders_are_replaced_only_when_asked_and_only_data_sets(tmp_path: Path)
         with replacing_folder(folder, overwrite=True):
             pass
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["new", "set"]
+
+
+def conditioned() -> FieldData:
+    """Samples with every optional part, two cells of which hold no value."""
+    rng = np.random.default_rng(1)
+    data = snapshots()
+    observed = np.ones(data.values.shape, dtype=bool)
+    observed[2, 1, 0, 3] = observed[4, 0, 2, 2] = False
+    return dataclasses.replace(
+        data,
+        values=np.where(observed, data.values, np.nan).astype(np.float32),
+        given=rng.standard_normal((5, 3, 3, 4)).astype(np.float32),
+        given_names=("u@-1", "p@-1", "depth"),
+        given_units=("m/s", "", "m"),
+        scalars=rng.standard_normal((5, 2)),
+        scalar_names=("nu", "time"),
+        classes=np.array([0, 3, 1, 1, 2]),
+        class_name="kind",
+        observed=observed,
+    )
+
+
+def test_conditions_and_masks_go_through_xarray_and_netcdf(tmp_path: Path) -> None:
+    data = conditioned()
+    path = netcdf.write(tmp_path / "a.nc", data.to_xarray())
+    with xr.open_dataset(path, engine="h5netcdf", decode_times=False, decode_timedelta=False) as stored:
+        for again in (FieldData.from_xarray(data.to_xarray()), FieldData.from_xarray(stored.load())):
+            assert_same(again, data)
+            for name in ("given_names", "given_units", "scalar_names", "class_name"):
+                assert getattr(again, name) == getattr(data, name)
+            for name in ("given", "scalars", "classes", "observed"):
+                np.testing.assert_array_equal(getattr(again, name), getattr(data, name))
+                assert getattr(again, name).dtype == getattr(data, name).dtype
+    # Read as a file like any other, its fields are those of the samples.
+    opened = load_fields(path, selection=Selection(mask="nan", condition=("given.depth",)))
+    assert opened.names == ("u", "p") and opened.trajectory.tolist() == [0, 0, 1, 1, 4]
+    np.testing.assert_array_equal(opened.values, data.values)
+    np.testing.assert_array_equal(opened.observed, data.observed)
+    np.testing.assert_array_equal(opened.given, data.given[:, 2:])
+    one = FieldData.from_xarray(data.to_xarray(), names=["p"])
+    np.testing.assert_array_equal(one.observed, data.observed[:, 1:])
+
+
+def test_parts_of_samples_stay_together() -> None:
+    data = conditioned()
+    assert data.is_conditioned and not snapshots().is_conditioned
+    some = data.rows(np.array([4, 2]))
+    for name in ("values", "given", "scalars", "classes", "observed", "trajectory", "time"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(data, name)[[4, 2]])
+    p = data.select(["p"])
+    np.testing.assert_array_equal(p.observed, data.observed[:, 1:])
+    assert p.given is data.given and len(data.first(2).classes) == 2
+    both = concatenate([data, dataclasses.replace(data, observed=None, values=snapshots().values)], "both")
+    assert both.observed.shape == both.values.shape and both.observed[5:].all() and not both.observed[:5].all()
+    assert both.scalars.shape == (10, 2) and both.trajectory.tolist() == [0, 0, 1, 1, 4, 5, 5, 6, 6, 9]
+    with pytest.raises(ValueError, match="files disagree: here has the condition"):
+        concatenate([data, snapshots()], "both")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"given": np.zeros((5, 2, 3, 4))}, r"'given' has shape \(5, 2, 3, 4\); expected \(5, 3, 3, 4\)"),
+        ({"given_names": ("a", "a", "b")}, "names must differ"),
+        ({"scalars": None}, "come with their names, or not at all"),
+        ({"scalars": np.full((5, 2), np.nan)}, "number 'nu' of snapshot 0 is nan"),
+        ({"classes": np.array([0, 1, 2, 3, -1])}, "expected int64, at least 0"),
+        ({"classes": np.zeros(5)}, "classes are float64"),
+        ({"observed": np.ones((5, 2, 3, 4))}, "'observed' is float64"),
+        ({"observed": None}, r"'p' holds nan at trajectory 1, frame 0, cell \(0, 3\); .*data\.mask nan"),
+        ({"observed": np.ones((5, 2, 3, 4), dtype=bool)}, r"'p' holds nan .*; expected a finite value"),
+        ({"given": np.full((5, 3, 3, 4), np.inf)}, "'u@-1' holds inf"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(conditioned(), **change)

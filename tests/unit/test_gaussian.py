@@ -12,13 +12,10 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from physdiff.basis import Basis, IdentityBasis, SpectralBasis
 from physdiff.clock import LinearClock
-from physdiff.data.fields import FieldData
-from physdiff.data.normalise import Standardise
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.laws.cases import smooth_reference
 from physdiff.processes.advection_diffusion import AdvectionDiffusion
-from physdiff.training.job import rounding_of
 
 GRIDS = [
     Grid(7, 2.0),
@@ -161,18 +158,21 @@ def test_what_is_refused() -> None:
         GaussianField(basis, ones, ones).log_prob(torch.from_numpy(x))
 
 
-def test_an_offset_wakes_no_dead_mode() -> None:
-    """float32 data at 300 ± 1: what is left of its rounding is no mode of the field."""
-    basis = SpectralBasis(Grid((8, 8)))
-    band = torch.where(basis.laplacian < 300, 1.0, 0.0).double()  # |k| < 2.8 waves
-    law = GaussianField(basis, torch.zeros(1, 8, 8).double(), band.unsqueeze(0))
-    x = law.sample(64, torch.Generator().manual_seed(1)).numpy()
-    found = []
-    for offset in (0.0, 300.0):
-        values = (x + offset).astype(np.float32)
-        data = FieldData(values, basis.grid, ("u",), ("K",), np.arange(64), np.zeros(64), "made")
-        normaliser = Standardise.fit(values)
-        fields = normaliser.forward(torch.from_numpy(values).double())
-        fit = GaussianField.fit(fields, basis, rounding=rounding_of(data, normaliser))
-        found.append(fit.n_support)
-    assert found == [int(band.sum())] * 2
+@pytest.mark.parametrize("homogeneous", [False, True])
+def test_law_from_moments_is_that_of_the_fields(homogeneous: bool) -> None:
+    """Moments of 40 fields by numpy, about a mean far from 0; the variance by hand in a mode of each sort."""
+    law = smooth_reference(SpectralBasis(Grid((4, 5), 1.0, ("periodic", "neumann"))))
+    x, basis = law.sample(40, torch.Generator().manual_seed(6)) + 3, law.basis
+    modes = basis.forward(x).numpy()
+    mean, power = torch.from_numpy(modes.mean(0)), torch.from_numpy(modes.var(0))
+    found = GaussianField.from_moments(basis, mean, power, 40, 0.01, homogeneous, torch.tensor([1e-6]).double())
+    fit = GaussianField.fit(x, basis, 0.01, homogeneous, torch.tensor([1e-6]).double())
+    for name in ("mean", "spectrum", "floor"):
+        torch.testing.assert_close(getattr(found, name), getattr(fit, name), rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.support, fit.support)
+    # Mode (2, 1) is its own partner. Where its mean is known to be 0, the sum is about 0 and costs no freedom.
+    own = modes[:, 0, 2, 1]
+    by_hand = np.square(own).mean() if homogeneous else own.var(ddof=1)
+    assert float(found.spectrum[0, 2, 1]) == pytest.approx(by_hand, rel=1e-12)
+    with pytest.raises(ValueError, match="at least 2 fields; got 1"):
+        GaussianField.from_moments(basis, mean, power, 1)

@@ -1,0 +1,76 @@
+"""Digests by which a data set is known again, wherever its files lie and however they are packed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from physdiff.data.fieldset import FieldSet
+from physdiff.data.samples import Samples
+
+ALL_UP_TO = 32 << 20  # bytes of samples that are read whole
+PROBES = 16  # samples that are read of a larger set
+
+
+def digest_of_tensor(x: Tensor) -> str:
+    """Type, shape and a hash of all its numbers."""
+    numbers = blake2b(x.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}, digest {numbers}"
+
+
+def content_of(fields: FieldSet) -> str:
+    """Hash of what a data set holds: its selection, names, units, grid, times, numbers of the runs, and samples.
+
+    All samples count if they are few, else 16 that lie evenly: reading a terabyte to know it again would take longer
+    than training on it. Not the paths, the packing or the dates of files, so that a copy is the same data.
+    """
+    found = blake2b(digest_size=16)
+    plain = [
+        asdict(fields.selection), len(fields), fields.names, fields.units, fields.given_names, fields.scalar_names,
+        fields.grid.to_dict(), str(fields.dtype), [None if runs is None else runs.tolist() for runs in fields.taken],
+    ]  # fmt: skip
+    found.update(_plain(plain))
+    for source in fields.sources:
+        found.update(np.ascontiguousarray(source.times).tobytes())
+        for name, numbers in sorted(source.scalars.items()):
+            found.update(name.encode() + np.ascontiguousarray(numbers).tobytes())
+    one = max(1, _bytes(fields.read([0])))
+    n = len(fields)
+    rows = np.arange(n) if n * one <= ALL_UP_TO else np.linspace(0, n - 1, PROBES).round().astype(np.int64)
+    step = max(1, ALL_UP_TO // one)
+    for start in range(0, len(rows), step):
+        samples = fields.read(rows[start : start + step])
+        for name, x in vars(samples).items():
+            if x is not None:
+                found.update(f"{name} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()
+
+
+def digest_with(content: str, preparation: dict[str, Any]) -> str:
+    """Hash of a data set and of what is done to it."""
+    return blake2b(content.encode() + _plain(preparation), digest_size=16).hexdigest()
+
+
+def files_of(fields: FieldSet) -> list[list[Any]]:
+    """Name, size and date of each file, which change when one is written again."""
+    found = []
+    for source in fields.sources:
+        path = Path(source.path)
+        if path.exists():
+            state = path.stat()
+            found.append([path.name, state.st_size, state.st_mtime_ns])
+    return found
+
+
+def _plain(values: Any) -> bytes:
+    return json.dumps(values, sort_keys=True, default=str).encode()
+
+
+def _bytes(samples: Samples) -> int:
+    return sum(x.nbytes for x in vars(samples).values() if x is not None)

@@ -1,0 +1,71 @@
+"""The Gaussian reference of samples of which only some cells are observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physdiff.basis import Basis
+from physdiff.data.fieldset import FieldSet
+from physdiff.data.normalise.normaliser import Normaliser
+from physdiff.gaussian import GaussianField
+from physdiff.masked_fit import fit_masked
+
+MOST = 2048  # samples; each round of the fit visits all of them
+
+
+@dataclass(frozen=True)
+class MaskedReference:
+    """The reference of masked data.
+
+    Attributes:
+        law: Of whole fields, in normalised units.
+        observed: Which cells are observed, shape (channels, *grid), bool, if these are the same in all samples; None
+            if all are, or they differ.
+        converged: Whether more rounds would not have changed it.
+    """
+
+    law: GaussianField
+    observed: Tensor | None
+    converged: bool
+
+
+def fit_masked_reference(
+    fields: FieldSet,
+    normaliser: Normaliser,
+    basis: Basis,
+    noise_level: float | None = None,
+    homogeneous: bool = False,
+    progress: bool = False,
+) -> MaskedReference:
+    """The law of a data set's normalised samples by expectation-maximisation; see `physdiff.masked_fit`.
+
+    Args:
+        fields: The samples of the training split; of more than `MOST` those spread evenly over them count (C).
+        normaliser: Of their channels.
+        basis: The basis of the law.
+        noise_level: As for `GaussianField.fit`.
+        homogeneous: As for `GaussianField.fit`.
+        progress: Whether to show a bar.
+
+    Raises:
+        ValueError: as `fit_masked`.
+    """
+    n = len(fields)
+    samples = fields.read(np.linspace(0, n - 1, min(n, MOST)).round().astype(np.int64))
+    x = torch.from_numpy(samples.values).double()
+    observed = torch.ones_like(x, dtype=torch.bool) if samples.observed is None else torch.from_numpy(samples.observed)
+    z = normaliser.forward(x)
+    # What a relative change of x does to z: a value's rounding is relative to its size.
+    sizes = torch.where(observed, x * normaliser.log_slope(x).exp(), 0.0).square()
+    over = (0, *range(2, x.ndim))
+    rounding = float(np.finfo(fields.dtype).eps) * (sizes.sum(over) / observed.sum(over)).sqrt()
+    try:
+        found = fit_masked(z, observed, basis, noise_level, homogeneous, rounding, progress=progress)
+    except ValueError as error:
+        raise ValueError(f"{fields.source}: {error}") from None
+    is_fixed = bool((observed == observed[0]).all()) and not bool(observed.all())
+    return MaskedReference(found.law, observed[0] if is_fixed else None, found.converged)

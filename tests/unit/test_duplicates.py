@@ -1,0 +1,119 @@
+"""Frames that are there twice are found, with their places; others are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from physdiff.data.duplicates import Duplicate, Frame, describe, duplicates
+from physdiff.data.fieldset import FieldSet
+from physdiff.data.selection import Selection
+from physdiff.data.source import Source, Variable
+from physdiff.data.stored import MemoryArray
+from physdiff.data.view import View
+from physdiff.grid import Grid
+
+
+def source_of(name: str, values: np.ndarray) -> Source:
+    view = View(MemoryArray(values), ("trajectory", "time", "x", "y"))
+    times = np.zeros(values.shape[:2])
+    return Source(name, "memory", Grid(values.shape[2:]), (Variable("u", view),), len(values), times)
+
+
+def fields_of(seed: int, runs: int = 2, frames: int = 9, dtype: type = np.float64) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal((runs, frames, 5, 4)) * 3 + 280).astype(dtype)
+
+
+def pair(a: tuple, b: tuple, exact: bool = True) -> Duplicate:
+    return Duplicate(Frame(*a), Frame(*b), exact)
+
+
+def test_copies_between_parts_and_within_one() -> None:
+    train, test = fields_of(0), fields_of(1)
+    test[1, 2:6] = train[0, 4:8]  # a stretch at another time
+    train[1, 8] = train[0, 0]
+    splits = {"train": FieldSet([source_of("a", train)]), "test": FieldSet([source_of("b", test)])}
+    found = duplicates(splits)
+    assert found == [
+        pair(("train", "a", 0, 0), ("train", "a", 1, 8)),
+        *(pair(("train", "a", 0, 4 + i), ("test", "b", 1, 2 + i)) for i in range(4)),
+    ]
+    assert [d.crosses for d in found] == [False] + [True] * 4
+    assert describe(found) == [
+        "train (a, trajectory 1, frame 8): the same as train (a, trajectory 0, frame 0).",
+        "test (b, trajectory 1, frames 2 to 5): the same as train (a, trajectory 0, frames 4 to 7).",
+    ]
+    assert duplicates(splits, most=2) == found[:2]
+
+
+def test_what_repeats_the_same_frame_is_told_against_the_first() -> None:
+    train, valid = fields_of(0), fields_of(1)
+    valid[0, 1] = valid[1, 1] = train[1, 5]
+    found = duplicates({"train": FieldSet([source_of("a", train)]), "valid": FieldSet([source_of("b", valid)])})
+    assert [(d.first.frame, d.second.trajectory) for d in found] == [(5, 0), (5, 1)]
+
+
+def test_other_frames_are_not_copies() -> None:
+    train = fields_of(0, 20, 50)
+    assert duplicates({"train": FieldSet([source_of("a", train)])}) == []
+
+
+def test_a_copy_in_another_precision_or_layout_is_a_copy() -> None:
+    single = fields_of(0, dtype=np.float32)
+    single[0, 0, 0, 0] = -0.0
+    double = single.astype(np.float64)
+    double[0, 0, 0, 0] = 0.0
+    found = duplicates({"train": FieldSet([source_of("a", single)]), "test": FieldSet([source_of("b", double)])})
+    assert len(found) == 18 and all(d.is_exact for d in found)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_rounding_is_found_and_noise_is_not(size: float) -> None:
+    train, test = fields_of(0), fields_of(1)
+    # Half of the tolerance of 1e-4 standard deviations, which are 3 here, and 30 times that.
+    error = size * 1e-4 * np.random.default_rng(2).uniform(-1, 1, (3, 5, 4))
+    test[0, :3] = train[1, 3:6] + error
+    splits = {"train": FieldSet([source_of("a", train)]), "test": FieldSet([source_of("b", test)])}
+    found = duplicates(splits)
+    if size == 1:
+        assert found == [pair(("train", "a", 1, 3 + i), ("test", "b", 0, i), False) for i in range(3)]
+        assert "up to rounding the same as" in describe(found)[0] and len(describe(found)) == 1
+    else:
+        assert found == []
+    assert duplicates(splits, rounding=0) == []
+
+
+def test_rest_and_slow_motion_are_no_copies() -> None:
+    values = fields_of(0)
+    values[:, 0] = 0.1  # both runs begin at rest
+    values[1, 5] = values[1, 4] + 1e-7  # nothing moves
+    assert duplicates({"train": FieldSet([source_of("a", values)])}) == []
+
+
+def test_cells_without_values_and_crops() -> None:
+    train, test = fields_of(0), fields_of(1)
+    test[1, 3] = train[0, 2]
+    train[:, :, 0] = test[:, :, 0] = np.nan
+    test[0, 0, 1:] = train[0, 0, 1:]
+    test[0, 0, 1, 1] = np.nan  # another mask: not the same
+    s = Selection(mask="nan", frames=2, patch=(2, 2), crop_boundary="neumann", coarsen=2)
+    splits = {"train": FieldSet([source_of("a", train)], s), "test": FieldSet([source_of("b", test)], s)}
+    assert duplicates(splits) == [pair(("train", "a", 0, 2), ("test", "b", 1, 3))]
+    part = Selection(crop={"x": (3, 5)}, crop_boundary={"x": "dirichlet"})
+    splits = {"train": FieldSet([source_of("a", train)], part), "test": FieldSet([source_of("b", test)], part)}
+    assert [d.second.frame for d in duplicates(splits)] == [0, 3]
+
+
+def test_every_so_many_frames_of_a_huge_set() -> None:
+    train = fields_of(0)
+    splits = {"train": FieldSet([source_of("a", train)]), "test": FieldSet([source_of("b", train[1:])])}
+    found = duplicates(splits, every=4)
+    assert [d.second.frame for d in found] == [0, 4, 8] and all(d.first.trajectory == 1 for d in found)
+    said = "test (b, trajectory 0, frames 0 to 8): the same as train (a, trajectory 1, frames 0 to 8)."
+    assert describe(found) == [said]
+
+
+def test_only_like_is_compared() -> None:
+    other = FieldSet([source_of("b", np.zeros((1, 2, 3, 3)))])
+    with pytest.raises(ValueError, match=r"part 'test' has u on .3, 3. cells, and 'train' has u on .5, 4."):
+        duplicates({"train": FieldSet([source_of("a", fields_of(0))]), "test": other})
