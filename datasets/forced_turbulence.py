@@ -144,6 +144,7 @@ def make(
     device = device_of(device)
     solver = KolmogorovFlow(3 * cells // 2, viscosity, drag, amplitude, wavenumber, device)
     spans = [duration] + [frame_interval] * (frames - 1)
+    block = 64 if device == "cuda" else 1  # a small transform does not fill a GPU
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         start = initial_vorticity(run_generators(seed, split, first, last), solver.flow.points)
@@ -160,7 +161,7 @@ def make(
     with one_thread_per_call() as workers:
         return write_runs(
             folder, NAME, Grid((cells, cells), 2 * math.pi, "periodic", units="m"), {"vorticity": FieldSpec("1/s")},
-            runs, np.cumsum(spans), in_blocks(simulate, 1), at_once=1, seed=seed,
+            runs, np.cumsum(spans), in_blocks(simulate, block), at_once=block, seed=seed,
             parameters={"viscosity": viscosity, "drag": drag, "amplitude": amplitude, "wavenumber": wavenumber},
             progress=progress, overwrite=overwrite, workers=workers,
         )  # fmt: skip

@@ -30,7 +30,7 @@ from .writing import in_blocks, one_thread_per_call, run_generators, write_runs
 NAME = "turbulence"
 SUMMARY = "decaying 2-D turbulence: vorticity with coherent vortices, periodic, 640 runs on 32 x 32 cells"
 
-_RUNS_AT_ONCE = 32  # their arrays stay in a CPU's cache
+_BLOCK = 32  # runs side by side, in steps of their fastest flow; their arrays stay in a CPU's cache
 _SEGMENT = 3.0  # s; after each the step is chosen anew from the flow's speed
 
 
@@ -114,6 +114,6 @@ def make(
     with one_thread_per_call() as workers:
         return write_runs(
             folder, NAME, grid, {"vorticity": FieldSpec("1/s")}, runs, np.cumsum(spans),
-            in_blocks(simulate, _RUNS_AT_ONCE), at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress,
-            overwrite=overwrite, workers=workers,
+            in_blocks(simulate, _BLOCK), at_once=_BLOCK, seed=seed, parameters={"viscosity": viscosity},
+            progress=progress, overwrite=overwrite, workers=workers,
         )  # fmt: skip

@@ -150,7 +150,17 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
 
     add(commands, "demo", demo.demo)
     for name, members in (
-        ("data", {"make": data.make, "list": data.list_recipes, "inspect": data.inspect}),
+        (
+            "data",
+            {
+                "make": data.make,
+                "list": data.list_recipes,
+                "inspect": data.inspect,
+                "stats": data.stats,
+                "repack": data.repack,
+                "formats": data.formats,
+            },
+        ),
         ("processes", {"list": physics.list_processes, "check": physics.check}),
     ):
         group = _Parser(description=f"Commands about {name}.")

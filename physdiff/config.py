@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from physdiff.data.settings import DataSettings
 from physdiff.denoisers.learned_variance import LearnedVariance
 from physdiff.denoisers.prediction import Mean, Prediction, prediction_of
 from physdiff.model import NetworkSettings
@@ -14,31 +15,7 @@ from physdiff.objectives.objective import Objective, objectives
 from physdiff.objectives.transition import Target, TransitionLoss
 from physdiff.training.settings import TrainSettings
 
-
-@dataclass(frozen=True)
-class DataSettings:
-    """The fields to learn.
-
-    Attributes:
-        path: Data set folder in The Well's layout, with splits train, valid and test.
-        fields: Names of the fields, stacked as channels; all when not given.
-        boundary: "periodic", "neumann" or "dirichlet" on every axis, in place of what the data says.
-        noise_level: Noise of the data relative to its standard deviation, below which nothing is modelled: the
-            earliest time of the diffusion has this noise, and likelihoods are those of fields with it. Not given:
-            10⁻³ of the variance in the weakest mode.
-        homogeneous: Whether statistics are the same everywhere along periodic axes: the reference then has a constant
-            mean, and training shifts fields at random along these axes.
-    """
-
-    path: str
-    fields: list[str] | None = None
-    boundary: str | None = None
-    noise_level: float | None = None
-    homogeneous: bool = False
-
-    def __post_init__(self) -> None:
-        if self.noise_level is not None and not 0 < self.noise_level < 1:
-            raise ValueError(f"data.noise_level must lie in (0, 1); got {self.noise_level}.")
+__all__ = ["DataSettings", "DenoiserSettings", "ObjectiveSettings", "RunSettings", "SimulationSettings"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from physdiff import description
+from physdiff.data.normalise import Standardise
+from physdiff.given import knows_all_fields
 from physdiff.joined import how_joined
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def card_text(model: FieldModel) -> str:
         f"# {_listed(model.names)}: a diffusion model\n",
         _what(model),
         _section("Fields", _fields(model)),
+        _section("Conditions", _conditions(model)),
         _section("Data", _data(model)),
         _section("Noising physics", _physics(model)),
         _section("Network", _network(model)),
@@ -59,12 +62,32 @@ def _what(model: FieldModel) -> str:
 
 
 def _fields(model: FieldModel) -> list[str]:
-    mean, std = model.normaliser.mean.tolist(), model.normaliser.std.tolist()
+    scale = model.normaliser
+    if not isinstance(scale, Standardise):
+        rows = [f"| {_cell(name)} | {_unit(unit)} |" for name, unit in zip(model.names, model.units, strict=True)]
+        return ["| field | unit |", "| --- | --- |", *rows, "", f"Normalised by: {_cell(json.dumps(scale.to_dict()))}"]
     rows = [
-        f"| {_cell(name)} | {_cell(unit) if unit else 'none'} | {m:.6g} | {s:.6g} |"
-        for name, unit, m, s in zip(model.names, model.units, mean, std, strict=True)
+        f"| {_cell(name)} | {_unit(unit)} | {m:.6g} | {s:.6g} |"
+        for name, unit, m, s in zip(model.names, model.units, scale.mean.tolist(), scale.std.tolist(), strict=True)
     ]
     return ["| field | unit | mean | standard deviation |", "| --- | --- | --- | --- |", *rows]
+
+
+def _conditions(model: FieldModel) -> list[str]:
+    """What of its data the model is told; nothing if that is nothing."""
+    told = model.conditions
+    rows = [
+        f"| {_cell(t.name)} | {what} | {_unit(t.units)} | {t.mean:.6g} | {t.std:.6g} |"
+        for what, some in (("field", told.fields), ("number", told.numbers)) for t in some
+    ]  # fmt: skip
+    if told.class_name is not None:
+        rows.append(f"| {_cell(told.class_name)} | class, 0 to {told.classes - 1} | none | | |")
+    head = ["| told | kind | unit | mean | standard deviation |", "| --- | --- | --- | --- | --- |"]
+    return [*head, *rows] if rows else []
+
+
+def _unit(unit: str) -> str:
+    return _cell(unit) if unit else "none"
 
 
 def _data(model: FieldModel) -> list[str]:
@@ -125,7 +148,7 @@ def _use(model: FieldModel) -> list[str]:
     condition, told, more = _condition(model), "", []
     if condition:
         told = ", condition=condition"
-    if condition and _droppable(model):
+    if condition and knows_all_fields(model.card):
         more = [f"samples = model.sample(16, steps=16, seed=0{told}, guidance=2.0)  # tells its condition more clearly"]
     return [
         "```python",
@@ -147,12 +170,6 @@ def _use(model: FieldModel) -> list[str]:
     ]
 
 
-def _droppable(model: FieldModel) -> bool:
-    """Whether it was trained without its condition as well, as guidance needs it."""
-    objective = model.card.get("settings", {}).get("objective")
-    return isinstance(objective, Mapping) and bool(objective.get("drop_condition"))
-
-
 def _condition(model: FieldModel) -> list[str]:
     """How a condition of the right shapes is made; nothing if the model takes none."""
     network, cells = model.network, ", ".join(str(n) for n in model.grid.shape)
@@ -164,7 +181,10 @@ def _condition(model: FieldModel) -> list[str]:
     given = [f"    {name}={shape}," for name, shape in parts.items() if shape]
     if not given:
         return []
-    return ["condition = physdiff.Condition(", *given, ")  # yours, in the units in which the model was trained on it"]
+    yours = "yours, in the units in which the model was trained on it"
+    if model.conditions:
+        yours += "; or samples of data, as physdiff.load_fields(FILE, selection=model.selection) reads them"
+    return ["condition = physdiff.Condition(", *given, f")  # {yours}"]
 
 
 def _limits(model: FieldModel) -> list[str]:

@@ -1,6 +1,7 @@
 """A model's folder: written whole or not at all, and read without running anything that is in it.
 
-    model.json              grid, names, units, normaliser, process, network, and how they are joined: plain text
+    model.json              grid, names, units, normaliser, conditions, what a sample is, process, network, and how
+                            they are joined: plain text
     weights.safetensors     of the network
     reference.safetensors   mean, spectrum and floor of the reference
     moments.safetensors     under a simulated process
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from physdiff import description
 from physdiff.atomic import replacing_folder
 from physdiff.basis import SpectralBasis
-from physdiff.data.normalise import Standardise
+from physdiff.data.preparation import Preparation
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.joined import how_joined, joined_as, variance_of
@@ -46,7 +47,7 @@ def write_model(model: FieldModel, tables: Tables, folder: str | Path) -> None:
         "grid": model.grid.to_dict(),
         "names": list(model.names),
         "units": list(model.units),
-        "normaliser": model.normaliser.to_dict(),
+        **model.preparation.to_dict(),
         "process": description.of_process(path.process),
         "t_min": path.t_min,
         "noise_level": model.noise_level,
@@ -127,14 +128,17 @@ def read_model(folder: Path) -> tuple[dict[str, Any], Tables]:
         else:
             assert isinstance(process, LinearProcess)
             path = ReferencePath(process, reference, meta["t_min"])
+        preparation = Preparation.from_dict(meta)
         arguments = {
             "denoiser": joined_as(network, path, meta).eval(),
-            "normaliser": Standardise.from_dict(meta["normaliser"]),
+            "normaliser": preparation.normaliser,
+            "conditions": preparation.conditions,
+            "selection": preparation.selection,
             "names": tuple(meta["names"]),
             "units": tuple(meta["units"]),
             "network": settings,
             "noise_level": meta["noise_level"],
             "card": meta["card"],
         }
-    known = {"time_grid", "uncertainty"}
+    known = {"time_grid", "uncertainty", "observed"}
     return arguments, read_tables(folder, meta["calibration"], known) if "calibration" in meta else {}

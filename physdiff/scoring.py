@@ -92,7 +92,7 @@ def score_in_parts(
         ValueError: as `FieldModel.log_likelihood`; the data is not quantised so.
     """
     chunk, seed = settings["chunk"], settings["seed"]
-    chunks = [_slice(fields, first, first + chunk) for first in range(0, len(fields), chunk)]
+    chunks = [fields.rows(slice(first, first + chunk)) for first in range(0, len(fields), chunk)]
     parts = Parts(run / "likelihood.parts", _key(model, run, {**settings, "quanta": quanta}))
     if quanta is not None:
         quanta.check(model, fields, settings.get("scored", model.scored))
@@ -117,13 +117,9 @@ def score_in_parts(
     return None if found is None else (_together(found), parts)
 
 
-def _slice(fields: FieldData, first: int, stop: int) -> FieldData:
-    kept = slice(first, stop)
-    return replace(fields, values=fields.values[kept], trajectory=fields.trajectory[kept], time=fields.time[kept])
-
-
 def _digest(fields: FieldData) -> str:
-    return digest_of({"values": torch.from_numpy(fields.values)})
+    told = {name: getattr(fields, name) for name in ("values", "given", "scalars", "classes", "observed")}
+    return digest_of({name: torch.from_numpy(x) for name, x in told.items() if x is not None})
 
 
 def _key(model: FieldModel, run: Path, settings: dict[str, Any]) -> str:

@@ -38,11 +38,12 @@ from experiments.benchmarks._writing import keep, machine, table
 from physdiff import FieldModel, GaussianField, Grid, ReferencePath, SpectralBasis, fit_clock
 from physdiff.config import DataSettings, RunSettings
 from physdiff.data.normalise import Standardise
+from physdiff.data.rows import TensorRows
 from physdiff.model import NetworkSettings, around, build_network
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.training import TrainSettings, complete_checkpoints, read_checkpoint, read_metrics
 from physdiff.training.checkpoint import FILES
-from physdiff.training.job import Job, run_job
+from physdiff.training.job import Job, run_job, some_of
 from physdiff.training.sample_grids import SampleGrids
 
 Kind = Literal["time", "operation", "write", "never"]
@@ -189,11 +190,12 @@ def tiny_job(sample_every: int) -> Job:
         steps=STEPS, batch_size=4, log_every=1, checkpoint_every=2, keep_checkpoints=2, validate_every=4,
         ema_widths=(0.05, 0.1), ema_every=4, sample_every=sample_every, device="cpu",
     )  # fmt: skip
-    return Job(model, fields.float(), fields[:3].float(), RunSettings(DataSettings("nowhere"), told))
+    settings = RunSettings(DataSettings("nowhere"), told)
+    return Job(model, TensorRows(fields.float()), TensorRows(fields[:3].float()), settings)
 
 
 def _pictures(job: Job) -> SampleGrids:
-    return SampleGrids(job.model, job.valid, n=3, steps=2)
+    return SampleGrids(job.model, some_of(job.valid), n=3, steps=2)
 
 
 def launch(job: Job, folder: Path, processes: int, moment: Moment) -> tuple[int, str]:

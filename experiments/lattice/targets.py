@@ -31,7 +31,7 @@ from physdiff.objectives.target import TargetScoreLoss
 from physdiff.path import ReferencePath
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.randomness import keyed_generator
-from physdiff.training.job import Job, prepare
+from physdiff.training.job import Job, prepare, some_of
 from physdiff.training.settings import TrainSettings
 
 MIXTURES = ("denoising", "matched", "fitted")
@@ -60,7 +60,7 @@ def trained(job: Job, objective: TargetScoreLoss, steps: int, seed: int) -> tupl
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * (1 - step / steps)
         optimiser.zero_grad()
-        objective(model, job.train[rows], generator).mean().backward()
+        objective(model, job.train.batch(rows)[0], generator).mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         with torch.no_grad():
@@ -100,7 +100,7 @@ def main() -> None:
         plain = TargetScoreLoss(THEORIES["strong"], mixture="denoising")
         path, to_physical = job.model.denoiser.path, job.model.normaliser.inverse
         assert isinstance(path, ReferencePath)
-        of = {name: replace(plain, mixture=name).prepared(path, job.train, to_physical) for name in MIXTURES}
+        of = {name: replace(plain, mixture=name).prepared(path, some_of(job.train), to_physical) for name in MIXTURES}
         for name, objective in {"untrained": plain, **of}.items():
             steps = 0 if name == "untrained" else options.steps
             key = f"{name}, {steps} steps, seed {seed}, {options.samples} samples"
@@ -108,7 +108,7 @@ def main() -> None:
                 model, seconds = trained(job, objective, steps, seed)
                 row: dict[str, object] = {"seconds": round(seconds, 1)}
                 for scale in ("denoising", "fitted"):
-                    loss = held_out(model, job.valid, of[scale])
+                    loss = held_out(model, some_of(job.valid), of[scale])
                     row[scale] = [float(loss.mean()), float(loss.std()) / len(loss) ** 0.5]
                 row["effective"] = effective(job.model, model, options.samples, seed)
                 results[key] = row

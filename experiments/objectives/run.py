@@ -32,7 +32,7 @@ from physdiff.evaluation.spectrum import energy_spectrum
 from physdiff.model import FieldModel, NetworkSettings
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.solvers import sample
-from physdiff.training.job import prepare, run_job, versions
+from physdiff.training.job import prepare, run_job, some_of, versions
 from physdiff.training.settings import TrainSettings
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ def beside(model: FieldModel, fields: Tensor) -> dict[str, float]:
 def floors() -> dict[str, list[dict[str, float]]]:
     """What other fields of the true law, and fields of the Gaussian reference, score."""
     job = prepare(VariancePreserving, settings(cells()[0], 0))
-    groups = [part for part in job.train.double().split(SAMPLES) if len(part) == SAMPLES]
+    groups = [part for part in some_of(job.train).double().split(SAMPLES) if len(part) == SAMPLES]
     drawn = [sample(job.model.denoiser, SAMPLES, steps=1, seed=seed) for seed in SEEDS]
     return {
         "training_fields": [beside(job.model, part) for part in groups],

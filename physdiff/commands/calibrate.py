@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from physdiff.data.fields import load_fields
+from physdiff.commands.model_data import data_of
+from physdiff.data.fields import FieldData
 from physdiff.denoisers import Denoiser
 from physdiff.model import FieldModel
 
@@ -39,8 +38,11 @@ def calibrate(
     if limit < 0:
         raise ValueError(f"limit must be a number of fields, 0 or more; got {limit}.")
     model = FieldModel.load(run)
-    fields = _validation_fields(model, data, limit) if isinstance(model.denoiser, Denoiser) and limit else None
-    model.calibrate(fields, pilots=pilots, steps=steps, order=order, levels=levels, seed=seed)
+    wanted = limit if isinstance(model.denoiser, Denoiser) else 0
+    held_out = _held_out(model, data, wanted or pilots) if wanted or model.conditions else None
+    condition = model.told(held_out, len(held_out)) if held_out is not None and model.conditions else None
+    fields = model.normalised(held_out) if held_out is not None and wanted else None
+    model.calibrate(fields, condition=condition, pilots=pilots, steps=steps, order=order, levels=levels, seed=seed)
     folder = Path(run)
     folder = folder if (folder / "model.json").is_file() else folder / "model"
     model.save(folder)
@@ -50,10 +52,9 @@ def calibrate(
     print(f"stored with the model: {folder}")
 
 
-def _validation_fields(model: FieldModel, data: str | None, limit: int) -> torch.Tensor:
-    """Normalised fields of the validation split, at most so many."""
-    source = data or model.card.get("data")
-    if source is None:
+def _held_out(model: FieldModel, data: str | None, count: int) -> FieldData:
+    """Samples of the validation split, at most so many."""
+    if data is None and "data" not in model.card:
         raise ValueError("the model does not say which data it was trained on: name it with --data, or pass --limit 0.")
-    held_out = load_fields(source, model.names, "valid", model.boundary_override)
-    return model.normalised(held_out.first(min(limit, len(held_out))))
+    found = data_of(model, data, default_split="valid")[0]
+    return found.first(min(count, len(found)))

@@ -1,15 +1,36 @@
-"""`physdiff data make` and `physdiff data inspect`."""
+"""`physdiff data`: make, list, inspect, stats, repack and formats."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
+from physdiff.atomic import replacing_file
+from physdiff.commands.data_stats import stats
+from physdiff.data.formats import formats_table, open_source
+from physdiff.data.inspect import data_files, is_store
 from physdiff.data.inspect import inspect as inspect_path
+from physdiff.data.layout import Layout
 from physdiff.data.recipes import recipe as find_recipe
 from physdiff.data.recipes import recipes
+from physdiff.data.repack import repack as repack_path
+from physdiff.disk import readable as as_bytes
+from physdiff.evaluation.figure_style import png
+from physdiff.evaluation.inspect_figure import inspect_figure
+from physdiff.registry import nearest
+
+__all__ = ["formats", "inspect", "list_recipes", "make", "repack", "stats"]
 
 
-def make(recipe: str, folder: str | None = None, seed: int = 0, overwrite: bool = False) -> None:
+def make(
+    recipe: str,
+    folder: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    settings: dict[str, Any] | None = None,
+) -> None:
     """Make a data set by a recipe.
 
     Args:
@@ -17,11 +38,25 @@ def make(recipe: str, folder: str | None = None, seed: int = 0, overwrite: bool 
         folder: Where to put it; data/NAME when not given.
         seed: Seed of everything random in it.
         overwrite: Whether to replace a data set that is there.
+        settings: Further settings of the recipe by name, as in `--settings.train_runs 64`; its card tells them.
     """
     chosen = find_recipe(recipe)
     target = Path(folder) if folder else Path("data") / recipe
-    made = chosen.make(target, seed=seed, overwrite=overwrite)
+    made = chosen.make(target, seed=seed, overwrite=overwrite, **_settings_of(recipe, chosen.make, settings or {}))
     print(f"{chosen.summary}\nmade in {made}; its card is {made / 'card.md'}")
+
+
+def _settings_of(recipe: str, make: Callable[..., Path], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the recipe takes them: lists as tuples, no name that it does not have, types as of its defaults."""
+    own = {n: p for n, p in signature(make).parameters.items() if n not in ("folder", "seed", "progress", "overwrite")}
+    for name, value in given.items():
+        if name not in own:
+            raise ValueError(f"recipe '{recipe}' has no setting '{name}'. {nearest(name, own)}")
+        default = own[name].default
+        kinds = next((k for k in (bool, int, float, str) if isinstance(default, k)), object)
+        if not isinstance(value, (int, float) if kinds is float else kinds) or (kinds is int and value is True):
+            raise ValueError(f"recipe '{recipe}': setting '{name}' is {value!r}; it is {default!r} when not given.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
 def list_recipes() -> None:
@@ -30,10 +65,62 @@ def list_recipes() -> None:
         print(f"{name:14} {recipe.summary}")
 
 
-def inspect(path: str) -> None:
-    """Say what a file or a data set folder holds.
+def inspect(
+    path: str,
+    layout: str | None = None,
+    schema: str | None = None,
+    boundary: str | None = None,
+    everything: bool = False,
+    figure: str | None = None,
+) -> None:
+    """Say what a file or a data set folder holds: schema, grid, fields, how they are stored, ranges and gaps.
 
     Args:
-        path: HDF5 or netCDF file, or a data set folder.
+        path: File of any format, or a data set folder.
+        layout: YAML file that tells what the file does not.
+        schema: Name of the format, where the file could be read as several; `physdiff data formats` lists them.
+        boundary: Boundary of every axis, in place of the one in the file.
+        everything: Whether every value is read, not only frames spread over the file.
+        figure: PNG file to draw some frames into, and how values are distributed.
     """
-    print(inspect_path(path))
+    told = Layout.of(layout, schema=schema, boundary=boundary)
+    print(inspect_path(path, told, everything))
+    if figure is None:
+        return
+    file = Path(path)
+    if file.is_dir() and not is_store(file):
+        file = data_files(file)[0]
+    drawn = png(inspect_figure(open_source(file, told)), dpi=120)
+    with replacing_file(figure) as partial:
+        partial.write_bytes(drawn)
+    print(f"drawn: {figure}")
+
+
+def repack(
+    path: str,
+    to: str,
+    compression: str = "gzip",
+    layout: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a file, or a folder's files, anew with one chunk a frame, so that training reads only what it uses.
+
+    The new file is read back and compared before it takes its place; HDF5 files keep their schema.
+
+    Args:
+        path: File of any format, or a data set folder.
+        to: The new file or folder; PATH itself with `--overwrite true`.
+        compression: gzip, lzf or none; with the package hdf5plugin lz4 or zstd, which unpack faster.
+        layout: YAML file that tells what the file does not.
+        overwrite: Whether what is there may be replaced.
+    """
+    for done in repack_path(path, to, compression=compression, layout=Layout.of(layout), overwrite=overwrite):
+        print(
+            f"{done.path}: {as_bytes(done.before)} to {as_bytes(done.after)}; one frame reads "
+            f"{done.worst_before:.3g} times its size before, {done.worst_after:.3g} now; compared with the old file"
+        )
+
+
+def formats() -> None:
+    """List the file formats that are read, and what each asks for."""
+    print(formats_table())

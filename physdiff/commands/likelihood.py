@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from physdiff.atomic import replacing_file
-from physdiff.data.fields import load_fields
+from physdiff.commands.model_data import data_of
 from physdiff.model import FieldModel, require_physical
 from physdiff.randomness import require_seed
 from physdiff.scoring import Quanta, score_in_parts
@@ -35,6 +35,8 @@ def likelihood(
     quantum: float | list[float] | None = None,
     offset: float | list[float] | None = None,
     chunk: int = 16,
+    layout: str | None = None,
+    guidance: float = 1.0,
     out: str | None = None,
 ) -> None:
     """Log-density of fields under a trained model, in physical units, into a netCDF file.
@@ -46,7 +48,8 @@ def likelihood(
 
     Args:
         run: Run folder, or model folder.
-        data: HDF5 or netCDF file, or a data set folder; the one that the model was trained on when not given.
+        data: File or data set folder; the one that the model was trained on when not given. It holds what the model is
+            told, too.
         split: Split of a folder: train, valid or test, which is the default.
         probes: How the trace is taken: by a number of Hutchinson probes, "exact", or "hutch++" (by 12 products with the
             Jacobian; "hutch++24" by 24).
@@ -66,6 +69,8 @@ def likelihood(
             the model. Uniform noise of that width is added, by (seed, i), and bits per dimension join the result.
         offset: One of the values of quantised data, offset + k·quantum; 0 when not given.
         chunk: Fields that are scored together, and are lost at most when the command is killed.
+        layout: YAML file with what the data does not tell; that of training when not given.
+        guidance: As for `physdiff sample`: the density is that of fields that are drawn with it.
         out: File to write; RUN/likelihood.nc when not given.
     """
     for name, count in (("limit", limit), ("chunk", chunk)):
@@ -79,9 +84,7 @@ def likelihood(
         raise ValueError(f"offset is that of quantised data; give its --quantum too. Got --offset {offset}.")
     trace = _trace(probes, target_error)
     model = FieldModel.load(run)
-    source = Path(data or model.card["data"])
-    split = split or ("test" if source.is_dir() else None)
-    fields = load_fields(source, model.names, split, model.boundary_override)
+    fields, source = data_of(model, data, split, layout)
     if limit is not None:
         fields = fields.first(limit)
     settings: dict[str, Any] = {
@@ -90,12 +93,14 @@ def likelihood(
     }  # fmt: skip
     if scored is not None:
         settings["scored"] = scored
+    if guidance != 1:
+        settings["guidance"] = guidance
     steps_of_values = None if quantum is None else Quanta(quantum, 0.0 if offset is None else offset)
     result = score_in_parts(model, fields, settings, Path(run), steps_of_values)
     if result is None:  # another process writes
         return
     scores, parts = result
-    scores.attrs["data"] = str(source)
+    scores.attrs["data"] = source
     print(_summary(scores, target_error))
     path = Path(out) if out else Path(run) / "likelihood.nc"
     with replacing_file(path) as partial:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-import torch
-
 from physdiff import laws
 from physdiff.basis import SpectralBasis
-from physdiff.data.fields import load_fields
-from physdiff.data.normalise import Standardise
+from physdiff.data.fields import open_fields
+from physdiff.data.reference import fit_normaliser, fit_reference
+from physdiff.data.statistics_file import statistics_of
 from physdiff.gaussian import GaussianField
 from physdiff.registry import processes
 from physdiff.settings import listed, settings_of
-from physdiff.training.job import rounding_of
 
 
 def list_processes() -> None:
@@ -39,7 +37,6 @@ def check(process: str, data: str | None = None) -> int:
 
 def _law_of(path: str) -> GaussianField:
     """The Gaussian law of a data set's training fields, normalised, as `train` fits it."""
-    fields = load_fields(path, split="train" if Path(path).is_dir() else None)
-    normaliser = Standardise.fit(fields.values, fields.names)
-    values = normaliser.forward(torch.from_numpy(fields.values).double())
-    return GaussianField.fit(values, SpectralBasis(fields.grid), rounding=rounding_of(fields, normaliser))
+    fields = open_fields(path, split="train" if Path(path).is_dir() else None)
+    normaliser = fit_normaliser(fields, statistics=statistics_of(fields))
+    return fit_reference(fields, normaliser, SpectralBasis(fields.grid))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from physdiff.actions import find_action
-from physdiff.data.fields import load_fields
+from physdiff.commands.model_data import data_of
 from physdiff.evaluation.evaluate import EvaluationSettings, read_metrics
 from physdiff.evaluation.evaluate import evaluate as evaluate_model
 from physdiff.evaluation.findings import Findings
@@ -20,6 +20,7 @@ def evaluate(
     run: str,
     data: str | None = None,
     split: str | None = None,
+    layout: str | None = None,
     settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008  frozen
     title: str | None = None,
     action: str | None = None,
@@ -35,6 +36,7 @@ def evaluate(
         run: Run folder.
         data: Data set folder or file; the one it was trained on when not given.
         split: Split of a folder to evaluate on; "test" when not given.
+        layout: YAML file with what the data does not tell; that of training when not given.
         settings: How to evaluate.
         title: Headline of the report.
         action: S of physical fields: LatticePhi4, or your own function as `module.function` or `file.py:function`,
@@ -47,12 +49,13 @@ def evaluate(
     law = None if action is None else find_action(action, action_settings)
     folder = Path(run)
     model = FieldModel.load(folder)
-    source = data or model.card["data"]
-    split = split or ("test" if Path(source).is_dir() else None)
-    held_out = load_fields(source, model.names, split, model.boundary_override)
+    held_out, source = data_of(model, data, split, layout)
+    if law is not None and model.conditions:
+        told = ", ".join(model.conditions.names)
+        raise ValueError(f"an action says the law of all fields; this model is one of fields given {told}.")
     if law is not None:
         check_comparison(model, law, held_out, importance)
-    title = title or f"{', '.join(model.names)} · {Path(source).name}"
+    title = title or f"{', '.join(model.names)} · {'data by split' if source.startswith('{') else Path(source).name}"
     findings = evaluate_model(model, held_out, settings, title)
     findings = dataclasses.replace(findings, metrics=read_metrics(folder))
     findings.save(folder)

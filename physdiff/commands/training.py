@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from physdiff import description
@@ -20,13 +21,14 @@ from physdiff.objectives import DenoisingLoss
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
 from physdiff.training.company import rank, say
-from physdiff.training.job import prepare, run_job
+from physdiff.training.job import Job, kept, prepare, run_job
 from physdiff.training.loop import TrainResult
 from physdiff.training.sample_grids import SampleGrids
 from physdiff.training.settings import TrainSettings
 from physdiff.training.stopping import exit_code
 from physdiff.training.trackers import check_trackers
 
+SHOWN = 256  # held-out fields of which some are shown while training
 BEYOND = "below 1 is structure beyond the Gaussian field"
 
 
@@ -59,9 +61,9 @@ def train(
     """
     check_trackers(training.trackers)
     settings = RunSettings(data, training, network, denoiser, simulation, objective)
-    job = prepare(process, settings)
-    path = job.model.denoiser.path
     folder = Path(run)
+    job = prepare(process, settings, folder / "cache", progress=rank() == 0)
+    path = job.model.denoiser.path
     config = resolved_config(settings, process(path.basis), path.clock, run)
     if rank() == 0 and not (folder / "config.yaml").exists():
         _write(config, folder)
@@ -71,9 +73,11 @@ def train(
     say(
         f"{len(job.train)} training and {len(job.valid)} validation fields on {job.model.grid.describe()}\n"
         f"{type(path.process).__name__}, {path.clock.describe()}; {path.reference.n_support} degrees of freedom; "
-        f"{known}"
+        f"{known}" + _conditions(job)
     )
-    _, result = run_job(job, folder, draw=SampleGrids(job.model, job.valid) if training.sample_every else None)
+    for remark in job.remarks:
+        say(remark, sys.stderr)
+    _, result = run_job(job, folder, draw=_pictures(job) if training.sample_every else None)
     if rank() == 0:
         _write(config, folder)  # a run that was prolonged is described by its last settings
     since = "" if result.resumed_from is None else f", continued from step {result.resumed_from}"
@@ -85,6 +89,19 @@ def train(
         say(f"stopped early: no improvement in {training.patience} validations; the model is that of the best")
     say(f"model: {folder / 'model'}")
     return 0
+
+
+def _conditions(job: Job) -> str:
+    """What the model is told, on a line of its own."""
+    told = job.model.conditions
+    classes = f" ({told.classes} classes)" if told.classes else ""
+    return f"\nconditioned on {', '.join(told.names)}{classes}" if told else ""
+
+
+def _pictures(job: Job) -> SampleGrids:
+    """Samples while training, beside the first held-out fields and under their conditions."""
+    fields, condition = job.valid.batch(torch.arange(min(len(job.valid), SHOWN)))
+    return SampleGrids(job.model, fields, condition)
 
 
 def _validated(result: TrainResult, settings: RunSettings) -> str:
@@ -118,7 +135,7 @@ def resolved_config(settings: RunSettings, process: ForwardProcess, clock: Clock
             "class_path": f"{cls.__module__}.{cls.__qualname__}",
             "init_args": {**described["settings"], "clock": along},
         },
-        **asdict(settings),
+        **kept(settings),
         "run": run,
     }
     return yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False)  # tuples become lists

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from physdiff import description
+from physdiff.condition import Given
 from physdiff.data.fields import FieldData
 from physdiff.denoisers import Denoiser
 from physdiff.evaluation.findings import Check, DenoisingLevel, Findings
 from physdiff.evaluation.held_out import HeldOutLikelihood
 from physdiff.model import FieldModel
+from physdiff.observed_scores import has_missing
 from physdiff.path import ReferencePath
 from physdiff.randomness import keyed_generator, require_seed
 from physdiff.training.job import versions
@@ -88,16 +90,20 @@ def evaluate(
         return value
 
     fields = model.normalised(held_out)
+    given = model.told(held_out, len(held_out)) if model.conditions else None
     seed, count = settings.seed, settings.samples
+    shown = spread_out(len(held_out), count)
+    # Samples are drawn under the conditions of the fields that they are compared with, in turn.
+    of_samples = None if given is None else given[torch.from_numpy(shown[np.arange(count) % len(shown)])]
 
     def draw(law: FieldModel, steps: int, label: str) -> Any:
-        found = law.sample(count, steps=steps, seed=seed, progress=progress)
+        found = law.sample(count, steps=steps, seed=seed, condition=of_samples, whole=True, progress=progress)
         return FieldData.from_xarray(found, grid=model.grid, names=model.names, source=label).values
 
     samples = timed("samples", lambda: draw(model, settings.sample_steps, "samples"))
     untrained = draw(model.untrained(), 1, "reference")
-    denoising = timed("denoising", lambda: denoising_levels(model, fields, seed))
-    likelihood = timed("likelihood", lambda: densities(model, fields, settings, progress))
+    denoising = timed("denoising", lambda: denoising_levels(model, fields, seed, given))
+    likelihood = timed("likelihood", lambda: densities(model, fields, settings, progress, given))
     path, card = model.denoiser.path, model.card
     process = description.of_process(path.process)
     if "seconds" in card:
@@ -115,10 +121,19 @@ def evaluate(
             "parameters": sum(p.numel() for p in model.denoiser.parameters()), "steps": card.get("steps", 0),
             "n_support": path.reference.n_support,
         },
-        data=held_out.values[spread_out(len(held_out), count)], samples=samples, reference_samples=untrained,
+        data=_whole(model, held_out, fields)[shown], samples=samples, reference_samples=untrained,
         mean=model.normaliser.inverse(mean.unsqueeze(0))[0].numpy(), likelihood=likelihood, denoising=denoising,
         checks=checks(denoising, likelihood),
     )  # fmt: skip
+
+
+def _whole(model: FieldModel, held_out: FieldData, fields: Tensor) -> np.ndarray:
+    """The fields that are shown: those of the data, with missing cells as they were filled."""
+    values = held_out.select(model.names).values
+    if not has_missing(held_out):
+        return values
+    assert held_out.observed is not None
+    return np.where(held_out.select(model.names).observed, values, model.normaliser.inverse(fields).numpy())
 
 
 def _seeds(card: dict[str, Any]) -> dict[str, int]:
@@ -127,7 +142,7 @@ def _seeds(card: dict[str, Any]) -> dict[str, int]:
 
 
 @torch.no_grad()
-def denoising_levels(model: FieldModel, fields: Tensor, seed: int) -> list[DenoisingLevel]:
+def denoising_levels(model: FieldModel, fields: Tensor, seed: int, given: Given | None = None) -> list[DenoisingLevel]:
     """Mean squared error per cell (normalised units) of the model and of the Wiener filter, on the same noise."""
     denoiser = model.denoiser
     if not isinstance(denoiser, Denoiser):  # what a simulated process makes of a field is no multiple of it plus noise
@@ -142,7 +157,12 @@ def denoising_levels(model: FieldModel, fields: Tensor, seed: int) -> list[Denoi
         point = path.at(t)
         noisy = point.noised(clean, keyed_generator(seed, "denoising", f"{ratio}"))
         at = torch.tensor(t, dtype=torch.float64)
-        residual = torch.cat([denoiser.residual(part, at) for part in noisy.split(64)])
+        residual = torch.cat(
+            [
+                denoiser.residual(noisy[some], at, None if given is None else given[some])
+                for some in torch.arange(len(noisy)).split(64)
+            ]
+        )
         error = point.wiener(noisy) - clean
         wiener = error.square().flatten(1).mean(1)
         trained = (error + residual).square().flatten(1).mean(1)
@@ -178,13 +198,17 @@ def time_at_noise_to_signal(path: ReferencePath, ratio: float) -> float | None:
     return high
 
 
-def densities(model: FieldModel, fields: Tensor, settings: EvaluationSettings, progress: bool) -> HeldOutLikelihood:
+def densities(
+    model: FieldModel, fields: Tensor, settings: EvaluationSettings, progress: bool, given: Given | None = None
+) -> HeldOutLikelihood:
     """Log-densities of fields and of their phase-scrambled surrogates, in physical units.
 
     The surrogate is made of the very state that is scored, so that the reference gives both the same density.
     """
     path = model.denoiser.path
-    fields = fields[spread_out(len(fields), settings.likelihood_fields)]
+    chosen = torch.from_numpy(spread_out(len(fields), settings.likelihood_fields))
+    fields = fields[chosen]
+    condition = None if given is None else given[chosen]
     modes = path.basis.forward(fields)
     scored = model.scored
     if scored == "noised":
@@ -199,11 +223,12 @@ def densities(model: FieldModel, fields: Tensor, settings: EvaluationSettings, p
         return model.score(
             path.basis.inverse(y), probes=settings.probes, scored="state", method=settings.method,
             steps=settings.likelihood_steps, rtol=settings.tolerance, atol=settings.tolerance, seed=settings.seed,
-            progress=progress,
+            condition=condition, progress=progress,
         )  # fmt: skip
 
     real, surrogate = score(state), score(scrambled)
-    shift = model.log_det + log_volume
+    # Where the slope of the normaliser is not the same everywhere, densities are per normalised unit.
+    shift = (model.log_det if model.normaliser.is_linear else 0.0) + log_volume
     return HeldOutLikelihood(
         log_prob=(real.log_prob + shift).numpy(), standard_error=real.standard_error.numpy(),
         surrogate_log_prob=(surrogate.log_prob + shift).numpy(),

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from physdiff.condition import Condition, Given
+from physdiff.data.rows import Rows
 from physdiff.training.settings import FREE_SETTINGS, TrainSettings
 
 
-def run_identity(module: nn.Module, data: Tensor, settings: TrainSettings, signature: str) -> dict[str, Any]:
+def run_identity(module: nn.Module, data: Rows, settings: TrainSettings, signature: str) -> dict[str, Any]:
     """Plain values that must not change in the middle of a run.
 
     Args:
         module: What is trained; the name, type and shape of each of its parameters and buffers count.
-        data: What it is trained on; its type, shape and content count.
+        data: What it is trained on; its content and its order count, not how it is kept.
         settings: All count but those in `settings.FREE_SETTINGS`, and `steps` while the schedule is constant.
         signature: Whatever else the caller wants to hold fixed, in one line: the grid, the process.
     """
     return {
         "signature": signature,
-        "data": f"{_shape(data)}, digest {_digest(data)}",
+        "data": data.digest + (f", visited {data.order.name}" if data.order.name else ""),
         "parameters": {name: _shape(tensor) for name, tensor in module.state_dict().items()},
         "settings": json.loads(json.dumps(asdict(settings))),  # as a checkpoint gives them back: tuples are lists
     }
-
-
-def digest_of_condition(condition: Given | None) -> str:
-    """The condition of the training rows, to go with the data; nothing without one."""
-    if condition is None:
-        return ""
-    parts = {name: x for name, x in vars(Condition.of(condition)).items() if x is not None}
-    return ", condition " + ", ".join(f"{name} {_shape(x)}, digest {_digest(x)}" for name, x in parts.items())
 
 
 def require_same_run(stored: dict[str, Any], current: dict[str, Any], checkpoint: Path) -> None:
@@ -82,7 +73,3 @@ def _is_free(setting: str, was: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-
-def _digest(tensor: Tensor) -> str:
-    return blake2b(tensor.cpu().numpy().tobytes(), digest_size=8).hexdigest()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,21 +18,36 @@ from physdiff import description
 from physdiff.basis import Basis, SpectralBasis
 from physdiff.clock_fit import fit_clock
 from physdiff.config import RunSettings
-from physdiff.data.fields import FieldData, load_fields
-from physdiff.data.normalise import Standardise
+from physdiff.data.conditions import Conditions
+from physdiff.data.fieldset import FieldSet
+from physdiff.data.filled import FilledPreparation
+from physdiff.data.handles import close_all
+from physdiff.data.layout import Layout
+from physdiff.data.masked_reference import fit_masked_reference
+from physdiff.data.preparation import Preparation, constant, copies
+from physdiff.data.reference import fit_reference
+from physdiff.data.rows import Rows, rows_of
+from physdiff.data.settings import DataSettings
+from physdiff.data.statistics_file import statistics_of
+from physdiff.data.symmetry import senses
 from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
+from physdiff.filling import Filler
 from physdiff.gaussian import GaussianField
-from physdiff.model import FieldModel, around, build_network
+from physdiff.model import FieldModel, NetworkSettings, around, build_network
+from physdiff.objectives.objective import Objective
 from physdiff.path import ReferencePath, time_of_onset
 from physdiff.process import ForwardProcess, LinearProcess
 from physdiff.randomness import keyed_generator
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import SimulatedPath
-from physdiff.training.augment import shift_at_random
+from physdiff.training.augment import Augment, Symmetries
 from physdiff.training.company import device_of, rank
 from physdiff.training.loop import Draw, TrainResult, train
 from physdiff.training.objective_call import Loss
 from physdiff.training.trackers import open_trackers
+
+RUNS = 512  # fields of which a simulated process takes runs, at most
+HELD = 1 << 30  # bytes of the fields from which an objective learns before training, at most
 
 ProcessOn = Callable[[Basis], ForwardProcess]
 
@@ -44,53 +58,140 @@ class Job:
 
     Attributes:
         model: The untrained model: the Gaussian reference field.
-        train: Normalised training fields, shape (n, channels, *grid), float32.
-        valid: Normalised validation fields.
+        train: Training fields and their conditions, normalised.
+        valid: Those of the validation split.
         settings: What the run was told.
+        augment: What training does to a batch at random; None leaves it.
+        remarks: What the user should know of the data, one line each.
     """
 
     model: FieldModel
-    train: Tensor
-    valid: Tensor
+    train: Rows
+    valid: Rows
     settings: RunSettings
+    augment: Augment | None = None
+    remarks: tuple[str, ...] = ()
 
 
-def prepare(process: ProcessOn, settings: RunSettings) -> Job:
+def prepare(process: ProcessOn, settings: RunSettings, cache: Path | None = None, progress: bool = False) -> Job:
     """Read the data, fit the reference, set the process's clock, build the network.
+
+    Args:
+        process: The noising physics.
+        settings: Of the run.
+        cache: Folder for prepared fields, of data that is too large for the memory.
+        progress: Whether to show bars.
 
     Raises:
         FileNotFoundError: there is no data.
         ValueError: the data or a setting is unfit.
     """
-    data = load_fields(settings.data.path, settings.data.fields, "train", settings.data.boundary)
-    held_out = load_fields(settings.data.path, data.names, "valid", settings.data.boundary)
-    if not held_out.grid.matches(data.grid):
+    told = settings.data
+    train_set, valid_set = opened(told)
+    symmetries = _symmetries(told, train_set)
+    statistics = statistics_of(train_set, progress=progress)
+    preparation = Preparation.fit(train_set, statistics, told.normalise, symmetries.turns)
+    model, whole = _model(process, settings, train_set, len(valid_set), preparation, symmetries, progress)
+    train, valid = (
+        rows_of(some, whole, told.loader, told.workers, cache, progress=progress)
+        for some in (train_set, valid_set)
+    )
+    close_all()  # a loader opens what it needs
+    remarks = tuple(
+        f"'{name}' is the same in all training samples: it tells the model nothing" for name in constant(statistics)
+    )
+    augment = symmetries if symmetries.shifted or len(symmetries.turns) > 1 else None
+    return Job(model, train, valid, settings, augment, remarks)
+
+
+def opened(data: DataSettings) -> tuple[FieldSet, FieldSet]:
+    """The training and the validation split.
+
+    Raises:
+        FileNotFoundError: there is no data.
+        ValueError: the splits are unfit, or on two grids.
+    """
+    train_set = data.open("train")
+    names = [v.name for v in train_set.variables]
+    valid_set = replace(data, fields=names).open("valid")
+    if not valid_set.grid.matches(train_set.grid):
         raise ValueError(
-            f"{held_out.source}: split 'valid' is on {held_out.grid.describe()}, split 'train' on "
-            f"{data.grid.describe()}."
+            f"{valid_set.source}: split 'valid' is on {valid_set.grid.describe()}, split 'train' on "
+            f"{train_set.grid.describe()}."
         )
-    return Job(*_model_and_tensors(process, settings, data, held_out), settings)
+    for name in ("units", "given_names", "given_units", "scalar_names"):
+        there, here = getattr(train_set, name), getattr(valid_set, name)
+        if here != there:
+            word = "numbers" if name == "scalar_names" else name.replace("given_", "condition's ")
+            raise ValueError(f"{valid_set.source}: split 'valid' has the {word} {here}, split 'train' {there}.")
+    return train_set, valid_set
 
 
-def _model_and_tensors(
-    process: ProcessOn, settings: RunSettings, data: FieldData, held_out: FieldData
-) -> tuple[FieldModel, Tensor, Tensor]:
-    normaliser = Standardise.fit(data.values, data.names)
-    fields, valid = (normaliser.forward(torch.from_numpy(d.values).double()) for d in (data, held_out))
-    basis = SpectralBasis(data.grid)
-    noise_level = settings.data.noise_level
-    homogeneous = settings.data.homogeneous
-    reference = GaussianField.fit(fields, basis, noise_level, homogeneous, rounding_of(data, normaliser))
-    physics = fit_clock(process(basis), reference, noise_level)
-    path = path_of(physics, reference, fields, settings)
+def _symmetries(data: DataSettings, fields: FieldSet) -> Symmetries:
+    """What training does to fields: what the settings name, and shifts of homogeneous data."""
+    words, grid = list(data.symmetries), fields.grid
+    if data.homogeneous and "shift" not in words and "periodic" in grid.boundary:
+        words = ["shift", *data.turns]
+    return Symmetries.of(words, grid, senses(fields.channels), senses(fields.given_variables))
+
+
+def _model(
+    process: ProcessOn, settings: RunSettings, fields: FieldSet, held_out: int, preparation: Preparation,
+    symmetries: Symmetries, progress: bool,
+) -> tuple[FieldModel, Preparation | FilledPreparation]:  # fmt: skip
+    """The model before training, and what makes whole fields in its units of samples."""
+    basis, told, normaliser = SpectralBasis(fields.grid), settings.data, preparation.normaliser
+    turned = copies(symmetries.turns, symmetries.channels)
+    whole, observed = preparation, None
+    if told.mask is not None:
+        if turned is not None:
+            raise ValueError("data.symmetries that turn fields are not for data with missing cells (data.mask).")
+        fitted = fit_masked_reference(
+            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress
+        )
+        reference, observed = fitted.law, fitted.observed
+        whole = FilledPreparation(preparation, Filler(reference))
+    else:
+        reference = fit_reference(
+            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress,
+            **({} if turned is None else {"turned": turned}),
+        )  # fmt: skip
+    physics = fit_clock(process(basis), reference, told.noise_level)
+    path = path_of(physics, reference, whole.fields(fields.read(range(min(len(fields), RUNS)))), settings)
     joined = settings.denoiser
-    variance, channels = joined.learned_variance, len(data.names)
+    variance, channels = joined.learned_variance, len(fields.names)
     extra = 0 if variance is None else variance.extra_channels(channels)
-    network = build_network(data.grid, channels, settings.network, joined.whitened_input, extra)
+    layout = network_for(settings.network, preparation.conditions)
+    network = build_network(fields.grid, channels, layout, joined.whitened_input, extra)
     denoiser = around(network, path, joined.mode_scaling, joined.whitened_input, joined.predicted(), variance)
-    card = {"data": str(settings.data.path), "train_fields": len(fields), "valid_fields": len(valid)}
-    model = FieldModel(denoiser, normaliser, data.names, data.units, settings.network, noise_level, card)
-    return model, fields.float(), valid.float()
+    card = {"data": named(told), "train_fields": len(fields), "valid_fields": held_out}
+    model = FieldModel(
+        denoiser, normaliser, fields.names, fields.units, layout, told.noise_level, card,
+        conditions=preparation.conditions, selection=preparation.selection, observed=observed,
+    )  # fmt: skip
+    return model, whole
+
+
+def named(data: DataSettings) -> str:
+    """What a card calls the data: its path, or the paths of its splits."""
+    return data.path if isinstance(data.path, str) else json.dumps(data.path)
+
+
+def network_for(network: NetworkSettings, conditions: Conditions) -> NetworkSettings:
+    """A network that is told what the data tells.
+
+    Raises:
+        ValueError: its settings ask for something else.
+    """
+    for name, count in conditions.network.items():
+        asked = getattr(network, name)
+        fits = asked in (0, count) or (name == "classes" and asked > count > 0)
+        if not fits:
+            raise ValueError(
+                f"network.{name} is {asked}, and the data tells {count}: it follows from data.condition, data.past and "
+                "data.classes; leave it out."
+            )
+    return replace(network, **{name: max(getattr(network, name), n) for name, n in conditions.network.items()})
 
 
 def path_of(
@@ -110,13 +211,6 @@ def path_of(
     )
 
 
-def rounding_of(data: FieldData, normaliser: Standardise) -> Tensor:
-    """Standard deviation per cell of the rounding of the stored values, in normalised units, shape (channels,)."""
-    values = data.values.astype(np.float64)
-    size = np.sqrt(np.square(values).mean((0, *range(2, values.ndim))))
-    return torch.from_numpy(np.finfo(data.values.dtype).eps * size) / normaliser.std
-
-
 def run_job(job: Job, folder: Path, progress: bool = True, draw: Draw | None = None) -> tuple[FieldModel, TrainResult]:
     """Train, or continue a run that was interrupted, and write `folder/model/` when the run is finished.
 
@@ -134,9 +228,8 @@ def run_job(job: Job, folder: Path, progress: bool = True, draw: Draw | None = N
     model.denoiser.to(device_of(told.device))
     result = train(
         model.denoiser, objective_of(job), job.train, job.valid, told, folder,
-        augment=partial(shift_at_random, model.grid) if job.settings.data.homogeneous else None,
-        signature=signature(model, job.settings), progress=progress, draw=draw,
-        trackers=open_trackers(told.trackers, folder, asdict(job.settings)) if rank() == 0 else (),
+        augment=job.augment, signature=signature(model, job.settings), progress=progress,
+        draw=draw, trackers=open_trackers(told.trackers, folder, asdict(job.settings)) if rank() == 0 else (),
     )  # fmt: skip
     ema = result.ema.cpu()
     assert isinstance(ema, (Denoiser, NetworkScore))
@@ -148,19 +241,38 @@ def run_job(job: Job, folder: Path, progress: bool = True, draw: Draw | None = N
         "validation_error": result.validation_error,
         "parameters": sum(p.numel() for p in ema.parameters()),
         "versions": versions(),
-        "settings": asdict(job.settings),
+        "settings": kept(job.settings),
     }
-    trained = FieldModel(ema, model.normaliser, model.names, model.units, model.network, model.noise_level, card)
+    trained = replace(model, denoiser=ema, card=card)
     if result.finished and rank() == 0:
         trained.save(folder / "model")
     return trained, result
+
+
+def kept(settings: RunSettings) -> dict[str, Any]:
+    """The settings as a model keeps them: what a layout says stands in it, and not only the name of its file."""
+    values = asdict(settings)
+    if settings.data.layout is not None:
+        layout = asdict(Layout.of(settings.data.layout))
+        values["data"]["layout"] = {name: value for name, value in layout.items() if value is not None}
+    return values
 
 
 def objective_of(job: Job) -> Loss:
     """What the settings ask to minimise."""
     if isinstance(job.model.denoiser, ScoreModel):
         return job.settings.simulation.loss()
-    return job.settings.objective.build().prepared(job.model.denoiser.path, job.train, job.model.normaliser.inverse)
+    objective = job.settings.objective.build()
+    if type(objective).prepared is Objective.prepared:  # it takes nothing from the data, which may be large
+        return objective
+    return objective.prepared(job.model.denoiser.path, some_of(job.train), job.model.normaliser.inverse)
+
+
+def some_of(rows: Rows, most: int = HELD) -> Tensor:
+    """All rows, or where they take more bytes than `most` as many as fit, evenly spread; (k, channels, *grid)."""
+    count = min(len(rows), max(2, most // (4 * math.prod(rows.shape[1:]))))
+    chosen = torch.linspace(0, len(rows) - 1, count, dtype=torch.float64).round().long()
+    return rows.batch(chosen)[0]
 
 
 def signature(model: FieldModel, settings: RunSettings) -> str:
@@ -178,6 +290,11 @@ def signature(model: FieldModel, settings: RunSettings) -> str:
         "whitened_input": model.denoiser.whitened_input,
         "network": asdict(model.network),
     }
+    # Not there without them, so that a run of an older version goes on.
+    if model.conditions:
+        parts["conditions"] = model.conditions.to_dict()
+    if settings.data.symmetries:
+        parts["symmetries"] = sorted(settings.data.symmetries)
     if isinstance(path, SimulatedPath):
         parts["simulation"] = asdict(settings.simulation)
     else:

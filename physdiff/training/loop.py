@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physdiff.condition import Condition, Given, per_field
+from physdiff.data.rows import Rows, TensorRows
 from physdiff.training.augment import Augment
 from physdiff.training.checkpoint import (
     complete_checkpoints,
@@ -31,7 +32,7 @@ from physdiff.training.checkpoint import (
 )
 from physdiff.training.company import Company, in_company
 from physdiff.training.computing import computing_as, lay_out
-from physdiff.training.identity import digest_of_condition, require_same_run, run_identity
+from physdiff.training.identity import require_same_run, run_identity
 from physdiff.training.lock import only_process
 from physdiff.training.metrics import MetricsLog, Record
 from physdiff.training.objective_call import Loss, adapts
@@ -81,8 +82,8 @@ class TrainResult:
 def train(
     module: nn.Module,
     objective: Loss,
-    data: Tensor,
-    validation: Tensor | None,
+    data: Tensor | Rows,
+    validation: Tensor | Rows | None,
     settings: TrainSettings,
     folder: Path,
     *,
@@ -106,11 +107,12 @@ def train(
         objective: `objective(module, batch, draws)`, with the batch's condition as a fourth argument where there is
             one, gives the loss of each sample, shape (batch,), with all randomness from `draws`, a `RowDraws`. It also
             serves in validation, on the averaged module in evaluation mode.
-        data: Training fields, shape (n, channels, *grid), on any device.
-        validation: Fields held out, shape (m, channels, *grid), or None.
+        data: Training fields, shape (n, channels, *grid), on any device; or rows, such as `physdiff.data.rows_of`
+            gives of files. A run may be continued with the same data kept in another way.
+        validation: Fields held out, shape (m, channels, *grid), or rows of them, or None.
         settings: Settings of the run.
         folder: The run's folder, for `metrics.jsonl` and `checkpoints/`; one launch at a time.
-        condition: Of the training fields, n rows or one for all.
+        condition: Of the training fields, n rows or one for all; rows have their own.
         validation_condition: Of the fields held out, m rows or one for all; needed where training has one.
         augment: Changes a batch and its condition at random, in training only.
         signature: One line that must be the same when the run is continued, such as the grid and the process.
@@ -128,12 +130,12 @@ def train(
     """
     folder = Path(folder)
     _check_data(data, validation)
-    training_set = TrainingSet(data, _per_row(condition, data, "training"), augment)
+    training_set = TrainingSet(_with_condition(data, condition, "training"), augment)
     held_out = None
     if validation is not None:
         if condition is not None and validation_condition is None:
             raise ValueError("the training fields have a condition: give that of the validation fields too.")
-        held_out = HeldOut(validation, _per_row(validation_condition, validation, "validation"))
+        held_out = HeldOut(_with_condition(validation, validation_condition, "validation"))
     trained_parameters(module)
     with ExitStack() as open_:
         company = open_.enter_context(in_company(next(module.parameters()).device))
@@ -160,8 +162,7 @@ class _Launch:
     ) -> None:  # fmt: skip
         self.module, self.objective, self.data, self.held_out = module, objective, data, held_out
         self.settings, self.folder, self.company, self.wishes = settings, folder, company, wishes
-        identity = run_identity(module, data.fields, settings, signature)
-        identity["data"] += digest_of_condition(data.condition)
+        identity = run_identity(module, data.rows, settings, signature)
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))  # as it will be read back
         self.saved_at: int | None = None
         self.resumed_from: int | None = None
@@ -182,6 +183,9 @@ class _Launch:
                 yield
         finally:
             module.train(was_training)
+            self.data.rows.close()
+            if self.held_out is not None:
+                self.held_out.rows.close()
 
     def _resume(self) -> None:
         folder, run = self.folder, self.run
@@ -214,6 +218,7 @@ class _Launch:
         log = MetricsLog(self.folder / "metrics.jsonl", run.step) if company.is_first else None
         seconds_before, start = run.tally.seconds, time.perf_counter()
         stopped = self._out_of_patience()
+        stepper.expect()
         show = progress and company.is_first
         with tqdm(total=settings.steps, initial=run.step, disable=not show, unit="step") as bar:
             while run.step < settings.steps and stopped is None:
@@ -322,6 +327,14 @@ def is_better(score: float, best: float | None, margin: float) -> bool:
     return math.isfinite(score) and (best is None or score < best - margin * abs(best))
 
 
+def _with_condition(fields: Tensor | Rows, condition: Given | None, which: str) -> Rows:
+    if isinstance(fields, Tensor):
+        return TensorRows(fields, _per_row(condition, fields, which))
+    if condition is not None:
+        raise ValueError(f"the {which} rows have their own condition; leave it out.")
+    return fields
+
+
 def _per_row(condition: Given | None, fields: Tensor, which: str) -> Given | None:
     if condition is not None and not isinstance(condition, (Tensor, Condition)):
         raise ValueError(
@@ -335,8 +348,8 @@ def _per_row(condition: Given | None, fields: Tensor, which: str) -> Given | Non
     return per_field(condition, len(fields))
 
 
-def _check_data(data: Tensor, validation: Tensor | None) -> None:
-    if data.ndim < 3 or len(data) == 0:
+def _check_data(data: Tensor | Rows, validation: Tensor | Rows | None) -> None:
+    if len(data.shape) < 3 or len(data) == 0:
         raise ValueError(f"training data has shape (n, channels, *grid) with n >= 1; got {tuple(data.shape)}.")
     if validation is not None and (validation.shape[1:] != data.shape[1:] or len(validation) == 0):
         raise ValueError(

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from physdiff.data.order import FullOrder, rows_at
 from physdiff.randomness import keyed_generator
 
 __all__ = ["batch_indices", "keyed_generator", "keyed_global_state"]
@@ -62,16 +62,4 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> Tensor:
             "a batch needs n >= 1, batch_size >= 1 and step >= 0; "
             f"got n = {n}, batch_size = {batch_size}, step = {step}."
         )
-    parts: list[Tensor] = []
-    position, end = step * batch_size, (step + 1) * batch_size
-    while position < end:
-        epoch, first = divmod(position, n)
-        taken = min(n - first, end - position)
-        parts.append(_epoch_order(n, epoch, seed)[first : first + taken])
-        position += taken
-    return torch.cat(parts)
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(n: int, epoch: int, seed: int) -> Tensor:
-    return torch.randperm(n, generator=keyed_generator(seed, "epoch", epoch))
+    return rows_at(FullOrder(n), step * batch_size, batch_size, seed)

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from physdiff.condition import Given
+from physdiff.data.order import rows_at
+from physdiff.data.rows import Rows
 from physdiff.randomness import RowDraws
 from physdiff.training.augment import Augment
 from physdiff.training.checkpoint import complete_checkpoints
 from physdiff.training.company import Company
 from physdiff.training.objective_call import Found, Loss, Together, adapts, total_norm
-from physdiff.training.randomness import batch_indices, keyed_generator, keyed_global_state
+from physdiff.training.randomness import keyed_generator, keyed_global_state
 from physdiff.training.run_state import Run
 from physdiff.training.settings import TrainSettings
 from physdiff.training.stopping import REASONS
@@ -35,20 +37,18 @@ class TrainingSet:
     """What a run learns from.
 
     Attributes:
-        fields: Shape (n, channels, *grid).
-        condition: Of the same n rows, or None.
+        rows: Fields, shape (n, channels, *grid), with their condition.
         augment: Changes the rows of a batch at random; None leaves them.
     """
 
-    fields: Tensor
-    condition: Given | None = None
+    rows: Rows
     augment: Augment | None = None
 
     def batch(self, rows: Tensor, draws: RowDraws, device: torch.device) -> tuple[Tensor, Given | None]:
         """Rows on a device."""
-        x = self.fields[rows.to(self.fields.device)].to(device, non_blocking=True)
-        condition = self.condition
-        given = None if condition is None else condition[rows.to(condition.device)].to(device)
+        x, given = self.rows.batch(rows)
+        x = x.to(device, non_blocking=True)
+        given = None if given is None else given.to(device)
         return (x, given) if self.augment is None else self.augment(x, draws, given)
 
 
@@ -131,11 +131,19 @@ class Stepper:
         run.averages.update(run.step)
         run.step += 1
 
+    def expect(self) -> None:
+        """Tell the data what this process will ask for from here on, so that it may be read ahead."""
+        steps, share = range(self.run.step, self.settings.steps), self.share()
+        self.data.rows.expect(self._rows(step)[rows] for step in steps for _, rows in share)
+
+    def _rows(self, step: int) -> Tensor:
+        size = self.settings.batch_size
+        return rows_at(self.data.rows.order, step * size, size, self.settings.seed)
+
     def _part(self, step: int, rows: slice) -> tuple[Tensor, RowDraws, Given | None]:
         settings = self.settings
         draws = RowDraws(keyed_generator(settings.seed, "train", step), settings.batch_size, rows)
-        indices = batch_indices(len(self.data.fields), settings.batch_size, step, settings.seed)[rows]
-        x, given = self.data.batch(indices, draws, self._device)
+        x, given = self.data.batch(self._rows(step)[rows], draws, self._device)
         return x, draws, given
 
     def _gradient(self) -> list[Found]:
@@ -212,7 +220,7 @@ class Stepper:
         bad = torch.zeros(settings.batch_size, device=self._device)
         for (_, rows), losses in zip(self.share(), unread.losses, strict=True):
             bad[rows] = (~losses.isfinite()).to(bad)
-        rows = batch_indices(len(self.data.fields), settings.batch_size, unread.step, settings.seed)
+        rows = self._rows(unread.step)
         guilty = rows[self.company.sum_(bad).cpu() > 0].tolist()
         what = f"the loss of rows {guilty}" if guilty else "the gradient"
         found = complete_checkpoints(self.folder)

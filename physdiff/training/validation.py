@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from physdiff.condition import Given
+from physdiff.data.rows import Rows, TensorRows
 from physdiff.denoisers.posterior_mean import PosteriorMean
 from physdiff.randomness import RowDraws, keyed_generator
 from physdiff.training.company import Company
@@ -35,12 +36,17 @@ class HeldOut:
     """What a run is validated on.
 
     Attributes:
-        fields: Shape (m, channels, *grid).
-        condition: Of the same m rows, or None.
+        fields: Shape (m, channels, *grid), or rows.
+        condition: Of the same m rows, or None; rows have their own.
     """
 
-    fields: Tensor
+    fields: Tensor | Rows
     condition: Given | None = None
+
+    @property
+    def rows(self) -> Rows:
+        """The fields with their condition."""
+        return TensorRows(self.fields, self.condition) if isinstance(self.fields, Tensor) else self.fields
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,15 @@ def validate(
 def _mean_loss(
     model: nn.Module, objective: Loss, held_out: HeldOut, settings: TrainSettings, company: Company
 ) -> float:
-    device, n = next(model.parameters()).device, len(held_out.fields)
+    data = held_out.rows
+    device, n = next(model.parameters()).device, len(data)
     losses = torch.zeros(n, dtype=torch.float64, device=device)
-    for rows in _mine(n, settings.validation_batch, company):
-        x = held_out.fields[rows].to(device)
-        given = () if held_out.condition is None else (held_out.condition[rows].to(device),)
+    mine = _mine(n, settings.validation_batch, company)
+    data.expect(torch.arange(rows.start, rows.stop) for rows in mine)
+    for rows in mine:
+        x, condition = data.batch(torch.arange(rows.start, rows.stop))
+        x = x.to(device)
+        given = () if condition is None else (condition.to(device),)
         draws = RowDraws(keyed_generator(settings.seed, "validation", rows.start), len(x))
         with keyed_global_state(device, settings.seed, "validation", rows.start):
             found = objective(model, x, draws, *given)
@@ -110,17 +120,20 @@ def level_errors(
     """Denoising errors relative to the Wiener filter's expected ones, shape (levels,), float64, on the CPU."""
     path, device, count = model.path, next(model.parameters()).device, settings.validation_levels
     times = noise_levels(model, count)
-    fields, levels = pairs(len(held_out.fields), count, settings.validation_pairs)
+    data = held_out.rows
+    fields, levels = pairs(len(data), count, settings.validation_pairs)
     errors = torch.zeros(len(fields), dtype=torch.float64, device=device)
-    for rows in _mine(len(fields), settings.validation_batch, company):
+    mine = _mine(len(fields), settings.validation_batch, company)
+    data.expect(fields[rows] for rows in mine)
+    for rows in mine:
         which, t = fields[rows], times[levels[rows]]
-        clean = path.basis.forward(held_out.fields[which.to(held_out.fields.device)].to(device, torch.float64))
+        x, condition = data.batch(which)
+        clean = path.basis.forward(x.to(device, torch.float64))
         keys = zip(which.tolist(), levels[rows].tolist(), strict=True)
         noise = torch.stack([_noise(clean.shape[1:], field, level) for field, level in keys])
         point = path.at(t)
         noisy = point.with_noise(clean, noise.to(device))
-        condition = held_out.condition
-        given = None if condition is None else condition[which.to(condition.device)].to(device)
+        given = None if condition is None else condition.to(device)
         error = clean - point.wiener(noisy) - model.residual(noisy, t, given)
         supported = torch.where(path.reference.support.to(device), error, 0.0)
         errors[rows] = supported.square().flatten(1).sum(1)

@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 LAW = "tests/laws/test_laws.py::test_law[{}]"
+NORMALISE, STATISTICS = "tests/unit/test_normalise.py", "tests/unit/test_statistics.py"
 BASIS, GAUSSIAN = "tests/unit/test_grid_basis.py", "tests/unit/test_gaussian.py"
 PROCESSES, PATH = "tests/unit/test_processes.py", "tests/unit/test_path.py"
 DENOISERS, OBJECTIVE = "tests/unit/test_denoisers.py", "tests/unit/test_objective.py"
@@ -50,6 +51,7 @@ TRANSFORMER, BACKBONES = "tests/unit/test_transformer.py", "tests/unit/test_back
 NETWORK_SETTINGS = "tests/unit/test_network_settings.py"
 UNET_SPEED, UNET_CONDITIONS = "tests/unit/test_unet_speed.py", "tests/unit/test_unet_conditions.py"
 GUIDED = "tests/unit/test_guided.py"
+KRIGING = "tests/unit/test_kriging.py"
 UNTRAINED = f"{LIKELIHOOD}::test_untrained_likelihood_is_the_closed_form"
 MATCHING = "tests/unit/test_score_matching.py"
 MINIMISED = "tests/laws/test_objective_laws.py::test_law[{}-exact_denoiser_is_the_minimiser]"
@@ -265,9 +267,38 @@ MUTANTS = (
            "sign of the log-determinant", (f"{GAUSSIAN}::test_density_and_divergence_are_those_of_the_dense_normal",)),
     Mutant("gaussian.py", "torch.exp(2 * kernel.log_gain.real) *", "torch.exp(kernel.log_gain.real) *",
            "gain for gain² in the carried law", (f"{GAUSSIAN}::test_carried_law_is_the_dense_one",)),
-    Mutant("gaussian.py", "torch.where(estimated, modes.mean(0), 0.0)", "modes.mean(0)",
+    Mutant("gaussian.py", "mean = torch.where(estimated, mean, 0.0)", "mean = 1 * mean",
            "a homogeneous field keeps the mean's waves",
            (f"{GAUSSIAN}::test_homogeneous_fit_has_one_mean_along_periodic_axes",)),
+    Mutant("gaussian.py", "power * (n / (n - 1)), power + mean.square())", "power * (n / (n - 1)), power)",
+           "power about a mean that is not the law's", (f"{GAUSSIAN}::test_law_from_moments_is_that_of_the_fields",)),
+    # ---- statistics and normalisers
+    Mutant("data/moments.py", "shift**2 * (self.count * share)", "shift**2 * share",
+           "spread between blocks lost", (f"{STATISTICS}::test_parts_of_different_size_join_to_the_whole",)),
+    Mutant("data/moments.py", "shifted = values - self._pivot[..., None]",
+           "shifted = values - 0 * self._pivot[..., None]",
+           "means that lose the digits of what lies between them",
+           (f"{STATISTICS}::test_a_mean_of_1e8_costs_no_digit_of_the_spread",)),
+    Mutant("data/summary.py", "if (source, run) != self._run:", "if self._run is None:",
+           "a change from one run to the next", (f"{STATISTICS}::test_changes_stay_within_a_run_and_a_patch",)),
+    Mutant("data/reference.py", "(x * normaliser.log_slope(x).exp())", "(normaliser.log_slope(x).exp())",
+           "rounding of the spread and not of the stored numbers",
+           (f"{STATISTICS}::test_an_offset_wakes_no_dead_mode",)),
+    Mutant("data/normalise/curves.py", "torch.where(u < 0, 2 - exponent, exponent)",
+           "torch.where(u < 0, exponent, exponent)", "one exponent on both sides of 0",
+           (f"{NORMALISE}::test_exponents_are_those_of_scipy",)),
+    Mutant("data/normalise/curves.py", "-0.5 * torch.log1p(u * u)", "-torch.log1p(u * u)", "slope of asinh squared",
+           (f"{NORMALISE}::test_every_kind_is_undone_and_has_the_determinant_of_its_jacobian",)),
+    Mutant("data/normalise/curves.py", "lambda u, p: (p - 1) * u.log()", "lambda u, p: p * u.log()",
+           "exponent of the slope",
+           (f"{NORMALISE}::test_every_kind_is_undone_and_has_the_determinant_of_its_jacobian",)),
+    Mutant("data/normalise/curved.py", ".log_slope(u, p) - scales", ".log_slope(u, p) + scales",
+           "sign of the scale's logarithm",
+           (f"{NORMALISE}::test_log_density_of_a_lognormal_field_is_the_closed_form",)),
+    Mutant("data/normalise/normaliser.py", "(modes * normaliser.log_det_per_cell",
+           "(-modes * normaliser.log_det_per_cell",
+           "sign of a linear normaliser's determinant",
+           (f"{NORMALISE}::test_log_determinant_of_a_linear_kind_counts_modes_that_vary",)),
     Mutant("path.py", "self._per_variance(self.amplitude * self", "self._per_variance(self.amplitude.square() * self",
            "one gain too many in the Wiener filter", (f"{PATH}::test_wiener_is_dense_bayes",)),
     Mutant("path.py", "self.turn.conj()", "self.turn",
@@ -706,7 +737,7 @@ MUTANTS = (
            (f"{NETWORK_SETTINGS}::test_a_class_that_came_with_a_model_is_not_run",)),
     Mutant("networks/checkpointing.py", "transformed or not", "not", "checkpoints under torch.func",
            (f"{UNET_SPEED}::test_checkpointing_gives_way_to_the_transforms_of_torch_func",)),
-    Mutant("model.py", "return guided(self.denoiser, scale)", "return self.denoiser", "guidance that guides nothing",
+    Mutant("model.py", "return with_guidance(self.denoiser, scale)", "return self.denoiser", "guidance that guides nothing",
            (f"{NETWORK_SETTINGS}::test_guidance_reaches_samples_likelihoods_and_bounds",)),
     Mutant("description.py", "isinstance(value, type) and issubclass(value, clocks.Clock)", "callable(value)",
            "anything callable for a clock", (f"{NETWORK_SETTINGS}::test_only_a_clock_is_a_clock",)),
@@ -719,13 +750,33 @@ MUTANTS = (
     Mutant("training/step.py", "one[0].sum() * (self.company.count / settings.batch_size)",
            "one[0].mean() / settings.accumulate", "unequal parts weigh alike",
            ("tests/unit/test_training_computing.py::test_accumulated_parts_have_the_gradient_of_the_whole",)),
-    Mutant("training/step.py", "settings.batch_size, rows)\n        indices", "settings.batch_size)\n        indices",
+    Mutant("training/step.py", "settings.batch_size, rows)", "settings.batch_size)",
            "every part has the numbers of the first rows",
            ("tests/unit/test_training_computing.py::test_accumulated_parts_have_the_gradient_of_the_whole",)),
     Mutant("training/validation.py", "return found / (torch.bincount(levels, minlength=count) * expected)",
            "return found / (len(fields) / count * expected * 2)", "twice the Wiener filter's error is expected",
            ("tests/unit/test_training_validation.py::"
             "test_the_exact_denoiser_of_gaussian_fields_scores_one_at_every_level",)),
+    # data with missing cells, and files
+    Mutant("kriging.py", "return self._filled(known, -step)", "return self._filled(known, step)",
+           "missing cells pushed away from the observed ones", (KRIGING,)),
+    Mutant("kriging.py", "return prior + self.mean(known) - self.mean(torch.where(self.observed, prior, 0.0))",
+           "return self.mean(known)", "draws without a spread", (KRIGING,)),
+    Mutant("kriging.py", "log_det = 2 * self.cholesky.diagonal().log().sum()\n        return -0.5 * (whole",
+           "log_det = self.cholesky.diagonal().log().sum()\n        return -0.5 * (whole",
+           "half of a log-determinant", (KRIGING,)),
+    Mutant("masked_fit.py", "/ freedom) + variance", "/ freedom)", "a spectrum of expected modes alone",
+           ("tests/unit/test_masked_fit.py",)),
+    Mutant("observed_likelihood.py", "relative.logsumexp(1) - math.log(draws)", "relative.logsumexp(1)",
+           "a sum over draws for their mean", ("tests/unit/test_observed_likelihood.py",)),
+    Mutant("observed_likelihood.py", "log_volume = -counts * log_gain", "log_volume = counts * log_gain",
+           "the wrong volume of noised cells", ("tests/unit/test_observed_likelihood.py",)),
+    Mutant("filling.py", "known.numpy().tobytes() + mask", "mask", "the same draw in every field of a mask",
+           ("tests/unit/test_filling.py",)),
+    Mutant("data/amplification.py", "-(-n // chunk)", "n // chunk", "chunks at the edge that are not counted",
+           ("tests/unit/test_inspect.py",)),
+    Mutant("data/repack.py", "for key in _pieces(view):\n        with", "for key in list(_pieces(view))[:-1]:\n        with",
+           "the last piece of a file not copied", ("tests/unit/test_repack.py",)),
 )  # fmt: skip
 
 

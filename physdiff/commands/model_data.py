@@ -1,0 +1,158 @@
+"""The data that a command holds against a trained model: read as that of its training was, sample by sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from physdiff.condition import Condition
+from physdiff.data.fields import FieldData, load, open_fields
+from physdiff.data.layout import Layout
+from physdiff.data.samples import Samples
+from physdiff.data.selection import Selection
+from physdiff.data.splits import stored_parts
+from physdiff.model import FieldModel
+from physdiff.registry import nearest
+
+DataPath = str | dict[str, str | list[str]]
+
+
+def data_of(
+    model: FieldModel,
+    path: str | None = None,
+    split: str | None = None,
+    layout: str | None = None,
+    default_split: str = "test",
+) -> tuple[FieldData, str]:
+    """Samples in physical units with what they are conditioned on, and what the data is called.
+
+    Args:
+        model: The model, which says what a sample is.
+        path: File or folder; the data that the model was trained on when not given.
+        split: Its part; `default_split` where there are parts.
+        layout: What a file does not tell, as YAML file; that of training when not given.
+        default_split: The part that is read when none is named.
+
+    Raises:
+        FileNotFoundError: there is no data.
+        ValueError: it is unfit, or the model does not say what it was trained on.
+    """
+    where, splits = _where(model, path)
+    if isinstance(where, str) and split is None and _is_samples_file(model, where):
+        return _samples_file(model, where), where
+    known = _layout(model, layout)
+    part = split or (default_split if splits is not None or _has_parts(where, known) else None)
+    fields = open_fields(
+        where, None, part, model.boundary_override, selection=_selection(model), layout=known, splits=splits
+    )
+    return load(fields), where if isinstance(where, str) else json.dumps(where)
+
+
+def conditions_of(model: FieldModel, path: str, split: str | None = None, layout: str | None = None) -> FieldData:
+    """Samples that hold what a model is told; its own fields may be missing where no past frames are asked for.
+
+    Raises:
+        FileNotFoundError: there is no data.
+        ValueError: it does not hold what the model is told.
+    """
+    try:
+        return data_of(model, path, split, layout)[0]
+    except ValueError:
+        told, s = model.conditions, _selection(model)
+        if s.past or not told.fields:
+            raise
+        # The fields of the condition are read as those of the samples, and moved to their place.
+        names = tuple(t.name for t in told.fields)
+        alone = replace(s, fields=names, frames=1, condition=tuple(t.name for t in told.numbers))
+        known = _layout(model, layout)
+        part = split or ("test" if _has_parts(path, known) else None)
+        try:
+            found = load(open_fields(path, None, part, model.boundary_override, selection=alone, layout=known))
+        except ValueError:
+            found = None
+        if found is None:
+            raise
+        return replace(found, given=found.values, given_names=found.names, given_units=found.units)
+
+
+def numbers_of(model: FieldModel, numbers: Mapping[str, float]) -> Condition:
+    """The condition of a model that is told numbers and a class alone, from these by name; one row.
+
+    Raises:
+        ValueError: the model is told fields, another number, or one that is missing.
+    """
+    told = model.conditions
+    names = [t.name for t in told.numbers] + ([] if told.class_name is None else [told.class_name])
+    if told.fields:
+        raise ValueError(
+            f"the model is told the fields {', '.join(t.name for t in told.fields)} too: give data that holds them, by "
+            "--given."
+        )
+    for name in numbers:
+        if name not in names:
+            raise ValueError(f"numbers: the model is told no number '{name}'. {nearest(name, names)}")
+    if missing := [name for name in names if name not in numbers]:
+        raise ValueError(f"numbers: the model is told {', '.join(names)}; {', '.join(missing)} is missing.")
+    scalars = np.array([[float(numbers[t.name]) for t in told.numbers]]) if told.numbers else None
+    classes = None
+    if told.class_name is not None:
+        value = float(numbers[told.class_name])
+        if not value.is_integer():
+            raise ValueError(f"numbers: the class '{told.class_name}' is a whole number; got {value}.")
+        classes = np.array([int(value)])
+    condition = told.condition(Samples(np.empty((1, 0), np.float32), None, scalars, classes), "numbers")
+    if condition is None:
+        raise ValueError("the model is told nothing beside its field; leave --numbers out.")
+    return condition
+
+
+def _where(model: FieldModel, path: str | None) -> tuple[DataPath, dict[str, float] | None]:
+    """Where the data lies, and the shares into which it was split."""
+    if path is not None:
+        return path, None
+    settings = _settings(model)
+    found = settings.get("path", model.card.get("data"))
+    if found is None:
+        raise ValueError("the model does not say which data it was trained on: name it.")
+    return found, settings.get("splits")
+
+
+def _has_parts(where: DataPath, layout: Layout) -> bool:
+    """Whether data is divided into training, validation and test."""
+    return stored_parts(where, layout) is not None
+
+
+def _settings(model: FieldModel) -> dict[str, Any]:
+    return model.card.get("settings", {}).get("data", {})
+
+
+def _selection(model: FieldModel) -> Selection:
+    if model.selection.fields is not None:
+        return model.selection
+    return replace(model.selection, fields=model.names)  # a model of an older version says no more
+
+
+def _layout(model: FieldModel, layout: str | None) -> Layout:
+    return Layout.of(layout if layout is not None else _settings(model).get("layout"))
+
+
+def _is_samples_file(model: FieldModel, where: str) -> bool:
+    """Whether a file holds samples one by one under the names of the model's channels, as physdiff writes them."""
+    if Path(where).suffix != ".nc" or not Path(where).is_file():
+        return False
+    try:
+        with xr.open_dataset(where, engine="h5netcdf") as ds:
+            return "sample" in ds.dims and set(model.names) <= set(map(str, ds.data_vars))
+    except (OSError, ValueError):
+        return False  # the reader of its format will say what is wrong
+
+
+def _samples_file(model: FieldModel, where: str) -> FieldData:
+    with xr.open_dataset(where, engine="h5netcdf") as ds:
+        return FieldData.from_xarray(ds, names=model.names, boundary=model.boundary_override, source=where)

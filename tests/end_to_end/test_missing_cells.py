@@ -1,0 +1,144 @@
+"""Data with a coast, and data with holes: fitted, trained, sampled and scored in the observed cells."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+from scipy.stats import multivariate_normal
+
+from physdiff import FieldModel, GaussianField, Grid, SpectralBasis, cli, load_fields
+from physdiff.data.selection import Selection
+from physdiff.randomness import keyed_generator
+
+GRID = Grid((12, 8), (1.2, 0.8), ("periodic", "neumann"))
+N = 160
+
+
+def whole_fields() -> np.ndarray:
+    """Smooth temperatures around 280 K."""
+    basis = SpectralBasis(GRID)
+    law = GaussianField.matern(basis, 0.3, 1.0)
+    law = GaussianField(basis, law.mean, law.spectrum + 0.02)
+    return 280 + 3 * law.sample(N, keyed_generator(0, "fields"))[:, 0].numpy()
+
+
+def land() -> np.ndarray:
+    """A quarter of the box, without values."""
+    mask = np.zeros(GRID.shape, dtype=bool)
+    mask[:6, :4] = True
+    return mask
+
+
+def write(folder: Path, values: np.ndarray) -> None:
+    """One file a split, as xarray writes it."""
+    parts = {"train": slice(0, 112), "valid": slice(112, 136), "test": slice(136, N)}
+    for split, rows in parts.items():
+        file = folder / "data" / split / "t.nc"
+        file.parent.mkdir(parents=True)
+        xr.Dataset(
+            {"t": (("trajectory", "x", "y"), values[rows], {"units": "K"})},
+            coords={"x": GRID.coordinate(0), "y": GRID.coordinate(1)},
+        ).to_netcdf(file, engine="h5netcdf")
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.run(list(words)) == 0
+
+
+def config(folder: Path, **data: Any) -> None:
+    settings = {
+        "process": "VariancePreserving",
+        "data": {"path": "set", "boundary": "neumann", "mask": "nan", "noise_level": 0.05, **data},
+        "network": {"width": 4, "multipliers": [1, 2]},
+        "training": {"steps": 12, "batch_size": 8, "validate_every": 6, "checkpoint_every": 6, "log_every": 3},
+        "run": "run",
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+@pytest.fixture
+def coast(tmp_path: Path) -> Path:
+    values = whole_fields()
+    values[:, land()] = np.nan
+    write(tmp_path / "set", values)
+    config(tmp_path)
+    return tmp_path
+
+
+def test_a_coast(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(coast, monkeypatch, "train", "config.yaml")
+    model = FieldModel.load("run")
+    assert model.observed is not None and np.array_equal(model.observed[0].numpy(), ~land())
+    run(coast, monkeypatch, "sample", "run", "--n", "5", "--steps", "3")
+    samples = xr.load_dataset("run/samples.nc", engine="h5netcdf")["t"].values
+    assert np.isnan(samples[:, land()]).all() and np.isfinite(samples[:, ~land()]).all()
+    assert 270 < samples[:, ~land()].mean() < 290
+    run(coast, monkeypatch, "likelihood", "run", "--probes", "exact", "--limit", "3")
+    scores = xr.load_dataset("run/likelihood.nc", engine="h5netcdf")
+    assert scores.attrs["cells"] == "observed" and (scores["n_observed"] == 72).all()
+    # After 12 steps the model is still near its reference.
+    assert float(np.abs(scores["relative_to_reference"]).max()) < 20
+    few = ("--settings.likelihood_fields", "2", "--settings.samples", "4", "--settings.sample_steps", "2")
+    run(coast, monkeypatch, "evaluate", "run", *few)
+
+
+def test_an_untrained_model_scores_observed_cells_exactly(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the dense normal law of the observed cells, in kelvin."""
+    run(coast, monkeypatch, "train", "config.yaml")
+    model = FieldModel.load("run").untrained()
+    data = load_fields("set", split="test", boundary="neumann", selection=Selection(mask="nan")).first(4)
+    scores = model.log_likelihood(data, probes="exact", scored="field", draws=1)
+    path = model.denoiser.path
+    u = path.basis.dense()
+    point = path.at(path.t_min)
+    spectrum = (point.variance * torch.exp(-2 * point.log_gain.real)).expand_as(path.reference.spectrum)[0]
+    covariance = u @ torch.diag(spectrum.flatten()) @ u.T
+    std, offset = (float(x[0]) for x in (model.normaliser.std, model.normaliser.mean))  # type: ignore[attr-defined]
+    mean = offset + std * (u @ path.reference.mean[0].flatten())
+    known = torch.from_numpy(~land()).flatten()
+    law = multivariate_normal(mean[known].numpy(), (std**2 * covariance)[known][:, known].numpy())
+    expected = law.logpdf(data.values[:, 0].reshape(4, -1)[:, known.numpy()])
+    np.testing.assert_allclose(scores["log_prob"], expected, rtol=1e-7)
+    np.testing.assert_allclose(scores["per_dimension"], expected / 72, rtol=1e-7)
+    # The reference was fitted to these fields' law: the density is near the true one, far from a wrong one.
+    assert abs(float(scores["per_dimension"].mean()) - float(law.logpdf(law.mean)) / 72 + 0.5) < 0.2
+
+
+def test_holes_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All loaders train to the same bits; samples are whole; the fitted law is that of the whole fields."""
+    values = whole_fields()
+    values[np.random.default_rng(1).random(values.shape) < 0.2] = np.nan
+    write(tmp_path / "set", values)
+    config(tmp_path)
+    losses = []
+    for loader in ("memory", "stream", "mmap"):
+        run(tmp_path, monkeypatch, "train", "config.yaml", "--run", loader, "--data.loader", loader)
+        lines = [json.loads(line) for line in Path(loader, "metrics.jsonl").read_text().splitlines()]
+        losses.append([(line["loss"], line["gradient_norm"]) for line in lines])
+    assert losses[0] == losses[1] == losses[2] and len(losses[0]) >= 4
+    model = FieldModel.load("memory")
+    assert model.observed is None
+    assert np.isfinite(model.sample(2, steps=2)["t"].values).all()
+    data = load_fields("set", split="test", boundary="neumann", selection=Selection(mask="nan")).first(2)
+    scores = model.log_likelihood(data, probes=2, draws=2, steps=4)
+    assert list(scores["n_observed"].values) == [int(np.isfinite(v).sum()) for v in data.values]
+    with pytest.raises(ValueError, match="has cells that are not observed; log_likelihood scores the others"):
+        model.elbo(data)
+
+
+def test_a_nan_that_nobody_announced(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config(coast, mask=None)
+    monkeypatch.chdir(coast)
+    with pytest.raises(ValueError, match=r"t\.nc.*'t'.* nan .*mask"):
+        cli.run(["train", "config.yaml"])
+    config(coast, symmetries=["flip"])
+    with pytest.raises(ValueError, match="symmetries that turn fields are not for data with missing cells"):
+        cli.run(["train", "config.yaml"])

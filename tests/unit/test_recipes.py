@@ -1,0 +1,195 @@
+"""What holds for every recipe: reproducible, independent runs, disjoint splits, a card, whatever the chunks."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from datasets import recipes
+from datasets.measure import measure
+from datasets.writing import in_blocks, write_runs
+from physdiff.data import load_fields
+from physdiff.data.fields import SPLITS
+from physdiff.data.formats.the_well_writer import FieldSpec
+from physdiff.grid import Grid
+
+RUNS = {"train_runs": 5, "valid_runs": 2, "test_runs": 2}
+
+# Settings with which a recipe takes a fraction of a second.
+SMALL: dict[str, dict[str, Any]] = {
+    "advection": {**RUNS, "cells": 32, "frames": 2},
+    "allen_cahn": {**RUNS, "cells": 16, "frames": 2, "duration": 0.3, "frame_interval": 0.2, "diffusivity": 2e-2},
+    "burgers": {**RUNS, "cells": 32, "frames": 2, "duration": 0.2, "viscosity": 0.2},
+    "darcy": {**RUNS, "cells": 16},
+    "forced_turbulence": {**RUNS, "cells": 16, "frames": 2, "duration": 0.4, "frame_interval": 0.2},
+    "gaussian_random_field": {**RUNS, "cells": 8},
+    "gray_scott": {**RUNS, "cells": 16, "frames": 2, "duration": 20.0, "frame_interval": 4.0, "extent": 0.3},
+    "kuramoto_sivashinsky": {**RUNS, "cells": 32, "frames": 2, "duration": 0.5, "frame_interval": 0.1, "extent": 22.0},
+    "lattice_phi4": {
+        "train_chains": 3, "valid_chains": 2, "test_chains": 2, "configurations": 2, "sites": 4, "thermalisation": 4,
+    },
+    "poisson": {**RUNS, "cells": 16},
+    "shallow_water": {**RUNS, "cells": 24, "frames": 2, "duration": 600.0, "frame_interval": 600.0},
+    "taylor_green": {**RUNS, "cells": 16, "frames": 2, "duration": 0.2, "frame_interval": 0.1},
+    "terrain": {"stride": 32},
+    "turbulence": {**RUNS, "cells": 16, "frames": 2, "duration": 0.5, "frame_interval": 0.2},
+    "wave": {**RUNS, "cells": 48, "frames": 2},
+}  # fmt: skip
+
+# Measured data have no seed; chains of one lattice advance together by one stream of random numbers.
+SEEDED = sorted(set(SMALL) - {"terrain"})
+INDEPENDENT = sorted(set(SMALL) - {"terrain", "lattice_phi4"})
+
+
+def make(name: str, folder: Path, seed: int = 3, **settings: Any) -> dict[str, np.ndarray]:
+    """Values of each split."""
+    recipes()[name].make(folder, seed, progress=False, **{**SMALL[name], **settings})
+    return {split: load_fields(folder, split=split).values for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder and values of each recipe, made once."""
+
+    @functools.cache
+    def of(name: str) -> tuple[Path, dict[str, np.ndarray]]:
+        folder = tmp_path_factory.mktemp(name) / "set"
+        return folder, make(name, folder)
+
+    return of
+
+
+def test_every_recipe_is_tested_here() -> None:
+    assert sorted(recipes()) == sorted(SMALL)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_data_set_is_whole(name: str, made: Any) -> None:
+    folder, values = made(name)
+    assert sorted(p.name for p in folder.iterdir()) == ["card.md", "data", "stats.yaml"]
+    assert (folder / "card.md").read_text() == recipes()[name].card.read_text()
+    train = load_fields(folder, split="train")
+    assert train.values.dtype == np.float32 and np.isfinite(train.values).all()
+    stats = yaml.safe_load((folder / "stats.yaml").read_text())
+    for channel, field in enumerate(train.names):
+        if field in stats["mean"]:
+            x = train.values[:, channel].astype(np.float64)
+            assert stats["mean"][field] == pytest.approx(x.mean(), rel=1e-9, abs=1e-12 * np.abs(x).max())
+            assert stats["std"][field] == pytest.approx(x.std(), rel=1e-9)
+    # No field of a split is one of another: every field is a row of its own.
+    rows = np.concatenate([v.reshape(len(v), -1) for v in values.values()])
+    starts = np.concatenate([[split] * len(v) for split, v in values.items()])
+    _, index = np.unique(rows, axis=0, return_inverse=True)
+    assert all(len(set(starts[index == i])) == 1 for i in range(index.max() + 1))
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_seed_gives_its_own_bits(name: str, made: Any, tmp_path: Path) -> None:
+    _, values = made(name)
+    again, other = make(name, tmp_path / "again"), make(name, tmp_path / "other", seed=4)
+    for split in SPLITS:
+        assert values[split].tobytes() == again[split].tobytes()
+        assert not np.array_equal(values[split], other[split])
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_a_run_does_not_depend_on_its_company(
+    name: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on how many runs there are nor on which are made and written together: to the last bit."""
+    _, values = made(name)
+    module = importlib.import_module(f"datasets.{name}")
+    for at_once in (1, 2):
+        monkeypatch.setattr(module, "write_runs", functools.partial(_chunked, at_once))
+        part = make(name, tmp_path / str(at_once), train_runs=3)
+        frames = len(values["test"]) // RUNS["test_runs"]
+        assert part["train"].tobytes() == values["train"][: 3 * frames].tobytes()
+        assert part["test"].tobytes() == values["test"].tobytes()
+
+
+def _chunked(chunk: int, *args: Any, **kwargs: Any) -> Path:
+    return write_runs(*args, **{**kwargs, "at_once": chunk})
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_make_refuses_an_occupied_folder_and_its_parameters_are_told(name: str, made: Any) -> None:
+    folder, _ = made(name)
+    with pytest.raises(ValueError, match="exists already"):
+        make(name, folder)
+    told = inspect.getdoc(recipes()[name].make) or ""
+    for setting in inspect.signature(recipes()[name].make).parameters:
+        assert f"{setting}:" in told, setting
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_card_tells_what_a_reader_needs(name: str) -> None:
+    card = recipes()[name].card.read_text()
+    assert card.startswith(f"# {name}\n") and "## Limits" in card
+    asked = ["stored", "boundary", "units", "seed", "licence", f"datasets/{name}.py"]
+    # Terrain is measured; it has no equation and no solver.
+    asked += [] if name == "terrain" else ["equation", "solver", "## What it looks like"]
+    missing = [word for word in asked if word not in card.replace("law |", "equation").replace("sampler", "solver")]
+    assert not missing
+
+
+def test_measure_tells_the_moments_of_a_data_set(made: Any) -> None:
+    folder, values = made("advection")
+    text = measure(folder)
+    assert text.startswith("5 runs of 2 frames to train on, 32 (x, periodic, 1 m)")
+    assert f"std {values['train'].astype(np.float64).std():.3g}" in text and "mean square by frame" in text
+    # Two sines have equal power at three modes at most of the 15 below Nyquist; the rest is rounding.
+    assert float(text.split("weakest mode ")[1].split()[0]) > 1e10
+
+
+# ---- the scaffold itself
+
+GRID = Grid((4,), 1.0, "periodic")
+
+
+def _numbers(split: int, first: int, last: int) -> dict[str, np.ndarray]:
+    runs = np.arange(first, last, dtype=np.float64)
+    return {"u": runs[:, None, None] + 100 * split + np.zeros((1, 2, 4)), "n": 10 * runs}
+
+
+def _write(folder: Path, simulate: Any, **options: Any) -> Path:
+    settings = {"at_once": 3, "seed": 7, "per_run": ("n",), "progress": False, **options}
+    return write_runs(
+        folder, "advection", GRID, {"u": FieldSpec()}, {"train": 7, "valid": 1, "test": 2}, np.arange(2), simulate,
+        **settings,
+    )  # fmt: skip
+
+
+def test_simulate_is_asked_for_each_run_once_in_order(tmp_path: Path) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
+        asked.append((split, first, last))
+        return _numbers(split, first, last)
+
+    folder = _write(tmp_path / "set", simulate)
+    assert asked == [(0, 0, 3), (0, 3, 6), (0, 6, 7), (1, 0, 1), (2, 0, 2)]
+    data = load_fields(folder, split="train")
+    assert data.values[:, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    asked.clear()
+    blocks = _write(tmp_path / "blocks", in_blocks(simulate, 4))
+    assert set(asked) == {(0, 0, 4), (0, 4, 8), (1, 0, 4), (2, 0, 4)}
+    assert load_fields(blocks, split="train").values.tobytes() == data.values.tobytes()
+
+
+def test_a_simulation_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def failing(split: int, first: int, last: int) -> dict[str, np.ndarray]:
+        values = _numbers(split, first, last)
+        if first == 6:
+            values["u"][0, 1, 2] = np.inf
+        return values
+
+    with pytest.raises(ValueError, match=r"'u' holds inf at \(trajectory, frame, \*cell\) \(6, 1, 2\)"):
+        _write(tmp_path / "set", failing)
+    assert list(tmp_path.iterdir()) == []
