@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .its_settings import telling_its_settings
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,7 +36,7 @@ def recipes() -> dict[str, Recipe]:
         module = importlib.import_module(f"{__name__}.{info.name}")
         if hasattr(module, "NAME"):
             card = Path(__file__).parent / "cards" / f"{module.NAME}.md"
-            found[module.NAME] = Recipe(module.NAME, module.SUMMARY, module.make, card)
+            found[module.NAME] = Recipe(module.NAME, module.SUMMARY, telling_its_settings(module.make), card)
     return found
 
 

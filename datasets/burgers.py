@@ -161,6 +161,6 @@ def make(
         return {"velocity": np.stack(snapshots, axis=1).astype(np.float32)}
 
     return write_runs(
-        folder, NAME, grid, {"velocity": FieldSpec("m/s")}, runs, np.cumsum(spans), simulate,
+        folder, NAME, grid, {"velocity": FieldSpec("m/s", pseudo=True)}, runs, np.cumsum(spans), simulate,
         at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress, overwrite=overwrite,
     )  # fmt: skip

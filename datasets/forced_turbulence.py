@@ -160,8 +160,9 @@ def make(
 
     with one_thread_per_call() as workers:
         return write_runs(
-            folder, NAME, Grid((cells, cells), 2 * math.pi, "periodic", units="m"), {"vorticity": FieldSpec("1/s")},
-            runs, np.cumsum(spans), in_blocks(simulate, block), at_once=block, seed=seed,
+            folder, NAME, Grid((cells, cells), 2 * math.pi, "periodic", units="m"),
+            {"vorticity": FieldSpec("1/s", pseudo=True)}, runs, np.cumsum(spans),
+            in_blocks(simulate, block), at_once=block, seed=seed,
             parameters={"viscosity": viscosity, "drag": drag, "amplitude": amplitude, "wavenumber": wavenumber},
             progress=progress, overwrite=overwrite, workers=workers,
         )  # fmt: skip

@@ -128,7 +128,7 @@ def make(
         return {"u": torch.stack(snapshots, 1).float().cpu().numpy()}
 
     return write_runs(
-        folder, NAME, Grid((cells,), extent, "periodic"), {"u": FieldSpec()}, runs, np.cumsum(spans),
+        folder, NAME, Grid((cells,), extent, "periodic"), {"u": FieldSpec(pseudo=True)}, runs, np.cumsum(spans),
         in_blocks(simulate, _BLOCK), at_once=4 * _BLOCK, seed=seed, parameters={"extent": extent}, progress=progress,
         overwrite=overwrite,
     )  # fmt: skip

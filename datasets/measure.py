@@ -24,7 +24,8 @@ def measure(folder: str | Path) -> str:
     runs = len(np.unique(data.trajectory))
     frames = len(data.values) // runs
     size = sum(f.stat().st_size for f in Path(folder).rglob("*.hdf5"))
-    lines = [f"{runs} runs of {frames} frames to train on, {data.grid.describe()}; {size / 1e6:.1f} MB in all"]
+    each = "frame" if frames == 1 else "frames"
+    lines = [f"{runs} runs of {frames} {each} to train on, {data.grid.describe()}; {size / 1e6:.1f} MB in all"]
     for channel, name in enumerate(data.names):
         x = data.values[:, channel].astype(np.float64)
         centred = x - x.mean()

@@ -28,6 +28,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .periodic_box import PeriodicBox, resample
 from .runs import runs_by_split
 from .writing import run_generators, write_runs
@@ -172,6 +173,7 @@ def make(
     gravity: float = 9.81,
     coriolis: float = 1e-4,
     viscosity: float = 2e4,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/shallow_water.hdf5`.
@@ -193,6 +195,7 @@ def make(
         gravity: m/s².
         coriolis: f, 1/s; 1e-4 is that of middle latitudes, 0 is without rotation.
         viscosity: m²/s; 2e4 is resolved by 48 cells at the default speed.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -209,7 +212,7 @@ def make(
             "needs a depth > 0, a speed ≥ 0 and a roughness from 0 to 1, not both 0; "
             f"got {depth}, {speed}, {roughness}."
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     solver = ShallowWater(PeriodicBox(2, 3 * cells // 2, _EXTENT, device), gravity, coriolis, viscosity)
     spans = [duration] + [frame_interval] * (frames - 1)
     # A wave on water that is deeper by two thirds, carried by five deviations of the flow.

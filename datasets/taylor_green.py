@@ -26,6 +26,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of
 from .periodic_box import PeriodicBox, resample
 from .runs import runs_by_split
 from .writing import run_generators, write_runs
@@ -152,6 +153,7 @@ def make(
     viscosity: float = 0.02,
     amplitude: float = 1.0,
     perturbation: float = 0.2,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/taylor_green.hdf5`.
@@ -170,6 +172,7 @@ def make(
         viscosity: m²/s; 0.02 is resolved by 24 cells.
         amplitude: U, the largest speed of the vortices at the start, m/s.
         perturbation: Standard deviation of each component of the random flow at the start, m/s.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -183,7 +186,7 @@ def make(
         raise ValueError(f"cells must be even and at least 16, to hold the initial flow; got {cells}.")
     if not 0 <= amplitude < math.inf or not 0 <= perturbation < math.inf or amplitude + perturbation == 0:
         raise ValueError(f"amplitude and perturbation must be ≥ 0, one of them > 0; got {amplitude}, {perturbation}.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(device)
     solver = Incompressible(PeriodicBox(3, 3 * cells // 2, device=device), viscosity)
     spans = [duration] + [frame_interval] * (frames - 1)
     # |u| + |v| + |w| is U at most in the vortices at the start, and of the random flow 6 deviations in few places.

@@ -113,7 +113,7 @@ def make(
 
     with one_thread_per_call() as workers:
         return write_runs(
-            folder, NAME, grid, {"vorticity": FieldSpec("1/s")}, runs, np.cumsum(spans),
+            folder, NAME, grid, {"vorticity": FieldSpec("1/s", pseudo=True)}, runs, np.cumsum(spans),
             in_blocks(simulate, _BLOCK), at_once=_BLOCK, seed=seed, parameters={"viscosity": viscosity},
             progress=progress, overwrite=overwrite, workers=workers,
         )  # fmt: skip

@@ -10,8 +10,21 @@ from physdiff.chain import Chain
 from physdiff.clock import Clock, ExponentialClock, LinearClock, LinearRateClock
 from physdiff.clock_fit import fit_clock
 from physdiff.condition import Condition
-from physdiff.data.fields import FieldData, load_fields
-from physdiff.data.normalise import Standardise
+from physdiff.data import (
+    EpochSampler,
+    FieldData,
+    FieldDataset,
+    FieldSet,
+    Layout,
+    Selection,
+    Split,
+    Standardise,
+    duplicates,
+    load_fields,
+    open_fields,
+    open_splits,
+    source_of,
+)
 from physdiff.decoding import Decoded, decode, draw, encode
 from physdiff.denoisers import (
     Denoiser,
@@ -86,19 +99,21 @@ from physdiff.training import TrainResult, TrainSettings, train
 load = FieldModel.load
 
 __all__ = [
-    "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Backbone",
-    "Basis", "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "ContinuousVariationalLoss",
-    "DPMSolver", "Decoded", "Denoiser", "DenoisingLoss", "DiffusionTransformer", "EmpiricalDenoiser", "Estimate",
-    "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData", "FieldModel", "GaussianDenoiser",
-    "GaussianField", "GaussianScore", "Graph", "GraphBasis", "Grid", "Guided", "Heun", "HutchPlusPlus", "Hutchinson",
-    "HybridLoss", "IdentityBasis", "ImplicitScoreLoss", "ImportanceWeights", "Karras", "Kernel", "LearnedVariance",
-    "LinearClock", "LinearProcess", "LinearRateClock", "LogLikelihood", "LogSNR", "LogSpaced", "MixtureDenoiser",
-    "NetworkScore", "NetworkSettings", "NoiseLevelsLoss", "Objective", "PhaseSpaceDDIM", "PhaseSpaceProcess",
-    "Phi4Action", "PosteriorMean", "PredictorCorrector", "ReferencePath", "ReferenceSplitting", "ReverseModel",
-    "SDEDPMSolver", "ScoreModel", "SemilinearProcess", "SimulatedPath", "SlicedScoreLoss", "Solver", "SpectralBasis",
-    "Sphere", "SphereBasis", "Standardise", "TargetScoreLoss", "TimeGrid", "TorchSDE", "TrainResult", "TrainSettings",
-    "Trajectory", "TransitionLoss", "UNet", "Uniform", "VariationalLoss", "WhitenedAdams", "bennett_free_energy",
-    "bits_per_dimension", "build_network", "continuous_elbo", "decode", "dequantise", "draw", "elbo", "encode",
-    "find_action", "fit_clock", "importance_weights", "load", "load_fields", "log_likelihood", "register",
-    "reverse_free_energy", "sample", "simulated_elbo", "train", "with_drift",
+    "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Backbone", "Basis",
+    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "ContinuousVariationalLoss", "DDIM",
+    "DPMSolver", "Decoded", "Denoiser", "DenoisingLoss", "DiffusionTransformer", "EmpiricalDenoiser",
+    "EpochSampler", "Estimate", "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData",
+    "FieldDataset", "FieldModel", "FieldSet", "GaussianDenoiser", "GaussianField", "GaussianScore", "Graph",
+    "GraphBasis", "Grid", "Guided", "Heun", "HutchPlusPlus", "Hutchinson", "HybridLoss", "IdentityBasis",
+    "ImplicitScoreLoss", "ImportanceWeights", "Karras", "Kernel", "Layout", "LearnedVariance", "LinearClock",
+    "LinearProcess", "LinearRateClock", "LogLikelihood", "LogSNR", "LogSpaced", "MixtureDenoiser", "NetworkScore",
+    "NetworkSettings", "NoiseLevelsLoss", "Objective", "PhaseSpaceDDIM", "PhaseSpaceProcess", "Phi4Action",
+    "PosteriorMean", "PredictorCorrector", "ReferencePath", "ReferenceSplitting", "ReverseModel", "SDEDPMSolver",
+    "ScoreModel", "Selection", "SemilinearProcess", "SimulatedPath", "SlicedScoreLoss", "Solver", "SpectralBasis",
+    "Sphere", "SphereBasis", "Split", "Standardise", "TargetScoreLoss", "TimeGrid", "TorchSDE", "TrainResult",
+    "TrainSettings", "Trajectory", "TransitionLoss", "UNet", "Uniform", "VariationalLoss", "WhitenedAdams",
+    "bennett_free_energy", "bits_per_dimension", "build_network", "continuous_elbo", "decode", "dequantise", "draw",
+    "duplicates", "elbo", "encode", "find_action", "fit_clock", "importance_weights", "load", "load_fields",
+    "log_likelihood", "open_fields", "open_splits", "register", "reverse_free_energy", "sample", "simulated_elbo",
+    "source_of", "train", "with_drift",
 ]  # fmt: skip

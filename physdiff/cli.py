@@ -157,6 +157,7 @@ def build_parser() -> tuple[ArgumentParser, dict[str, Callable[..., Any]]]:
                 "list": data.list_recipes,
                 "inspect": data.inspect,
                 "stats": data.stats,
+                "duplicates": data.find_duplicates,
                 "repack": data.repack,
                 "formats": data.formats,
             },

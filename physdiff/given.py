@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from physdiff.condition import Given, per_field
 from physdiff.data.conditions import Conditions
@@ -71,7 +73,7 @@ def in_order(conditions: Conditions, data: FieldData) -> Samples:
     if conditions.class_name is not None and data.class_name not in (None, conditions.class_name):
         raise ValueError(f"{data.source}: the class is '{data.class_name}'; the model's is '{conditions.class_name}'.")
     classes = data.classes if conditions.class_name is not None else None
-    return Samples(data.values, found["given"], found["scalars"], classes)
+    return Samples(data.values, found["given"], found["scalars"], classes, data.observed)
 
 
 def as_data(conditions: Conditions, samples: Samples) -> dict[str, Any]:
@@ -85,6 +87,34 @@ def as_data(conditions: Conditions, samples: Samples) -> dict[str, Any]:
         "classes": samples.classes,
         "class_name": conditions.class_name,
     }
+
+
+def of_samples(
+    fields: Tensor, observed: Tensor | None, grid: Grid, names: tuple[str, ...], units: tuple[str, ...], source: str,
+    about: Mapping[str, Any],
+) -> FieldData:  # fmt: skip
+    """Fields that were drawn, as data with what they were told.
+
+    Args:
+        fields: In physical units, shape (n, channels, *grid).
+        observed: Cells of which the data knows values, shape (channels, *grid); samples have none in others. None: all.
+        grid: Of the fields.
+        names: Of the channels.
+        units: Likewise.
+        source: What messages call them.
+        about: What they were told; see `as_data`.
+    """
+    values, n = fields.cpu(), len(fields)
+    known = None
+    if observed is not None:
+        known = observed.expand_as(values).numpy()
+        values = torch.where(observed, values, torch.nan)
+    elif about.get("given") is not None and np.isnan(about["given"]).any():
+        known = np.ones(values.shape, dtype=bool)  # what they were told has cells without values, they have none
+    return FieldData(
+        values=values.numpy(), grid=grid, names=names, units=units, trajectory=np.arange(n), time=np.zeros(n),
+        source=source, observed=known, **about,
+    )  # fmt: skip
 
 
 def knows_all_fields(card: Mapping[str, Any]) -> bool:

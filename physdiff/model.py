@@ -21,17 +21,17 @@ from physdiff.data.normalise import Normaliser
 from physdiff.data.preparation import Preparation
 from physdiff.data.samples import Samples
 from physdiff.data.selection import Selection
-from physdiff.denoisers import Calibration, Denoiser, NetworkScore, PosteriorMean, ReverseModel, ScoreModel, calibrate
+from physdiff.denoisers import Denoiser, NetworkScore, PosteriorMean, ReverseModel, ScoreModel, calibrate
 from physdiff.denoisers.guided import guided as with_guidance
 from physdiff.filling import Filler
-from physdiff.given import as_data, in_order, knows_all_fields, told
+from physdiff.given import as_data, in_order, knows_all_fields, of_samples, told
 from physdiff.grid import Grid
 from physdiff.joined import around, how_joined, joined_as
 from physdiff.likelihood import LogLikelihood, log_likelihood
 from physdiff.model_files import TABLES, intact
 from physdiff.networks.settings import NetworkSettings, build_network
-from physdiff.observed_scores import has_missing, observed_scores
-from physdiff.saved_model import folder_of, read_model, write_model
+from physdiff.observed_scores import has_missing, observed_scores, require_some
+from physdiff.saved_model import folder_of, read_model, restore, tables_of, write_model
 from physdiff.score_tables import curved_log_det, of_bound, of_likelihood, require_physical, trace_of
 from physdiff.semilinear import SemilinearProcess
 from physdiff.solvers import Calibrated, ReferenceSplitting, Solver, TimeGrid, sample, suited_grid
@@ -219,21 +219,11 @@ class FieldModel:
             raise ValueError(f"guidance goes towards what a condition changes, and none is given; guidance is {scale}.")
         return with_guidance(self.denoiser, scale)
 
-    def to_dataset(
-        self, fields: Tensor, source: str, told: Samples | None = None, whole: bool = False
-    ) -> xr.Dataset:
+    def to_dataset(self, fields: Tensor, source: str, told: Samples | None = None, whole: bool = False) -> xr.Dataset:
         """Fields in physical units, shape (n, channels, *grid), as a data set, with what they are conditioned on."""
-        n = len(fields)
-        index = torch.arange(n)
-        if self.observed is not None and not whole:
-            fields = torch.where(self.observed, fields.cpu(), torch.nan)
+        observed = None if whole else self.observed
         about = {} if told is None else as_data(self.conditions, told)
-        data = FieldData(
-            values=fields.cpu().numpy(), grid=self.grid, names=self.names, units=self.units,
-            trajectory=index.numpy(), time=torch.zeros(n, dtype=torch.float64).numpy(), source=source,
-            observed=None if self.observed is None or whole else self.observed.expand_as(fields).numpy(), **about,
-        )  # fmt: skip
-        return data.to_xarray()
+        return of_samples(fields, observed, self.grid, self.names, self.units, source, about).to_xarray()
 
     def log_likelihood(self, data: xr.Dataset | FieldData, **settings: Any) -> xr.Dataset:
         """Log-density of fields in physical units; see `physdiff.log_likelihood` for the settings.
@@ -335,19 +325,7 @@ class FieldModel:
 
     def _own(self, data: xr.Dataset | FieldData) -> FieldData:
         """The model's variables of a data set, which must be on its grid in its units."""
-        data = self._data_of(data)
-        if data.names != self.names:
-            data = data.select(self.names)
-        if any(theirs not in ("", ours) for theirs, ours in zip(data.units, self.units, strict=True)):
-            raise ValueError(
-                f"{data.source}: the fields {', '.join(data.names)} have the units {data.units}; the model was "
-                f"trained on {self.units}."
-            )
-        if not data.grid.matches(self.grid):
-            raise ValueError(
-                f"{data.source} is on the grid {data.grid.describe()}; the model was trained on {self.grid.describe()}."
-            )
-        return data
+        return self._data_of(data).as_trained(self.names, self.units, self.grid)
 
     def normalised(self, data: xr.Dataset | FieldData) -> Tensor:
         """The model's variables of a data set in its units, shape (n, channels, *grid), float64.
@@ -361,6 +339,7 @@ class FieldModel:
         z = self.normaliser.forward(torch.from_numpy(data.values).to(torch.float64))
         if not has_missing(data):
             return z
+        require_some(data)
         return Filler(self.denoiser.path.reference)(z, torch.from_numpy(data.observed))
 
     def log_det_at(self, fields: Tensor, scored: str = "field") -> Tensor | float:
@@ -381,28 +360,7 @@ class FieldModel:
 
     def save(self, folder: str | Path) -> None:
         """Write the model's folder, whole or not at all; a model that is there is replaced."""
-        write_model(self, self._calibration, folder)
-
-    @property
-    def _calibration(self) -> dict[str, dict[str, Tensor]]:
-        """What was measured on the trained model, as tensors by table."""
-        tables = {}
-        if self.calibrated_grid is not None:
-            tables["time_grid"] = self.calibrated_grid.to_tensors()
-        if isinstance(self.denoiser, Denoiser) and self.denoiser.calibration is not None:
-            tables["uncertainty"] = self.denoiser.calibration.to_tensors()
-        if self.observed is not None:
-            tables["observed"] = {"cells": self.observed.to(torch.uint8)}
-        return tables
-
-    def _restore(self, tables: dict[str, dict[str, Tensor]]) -> None:
-        """The inverse of `_calibration`."""
-        if "time_grid" in tables:
-            self.calibrated_grid = Calibrated.from_tensors(tables["time_grid"])
-        if "uncertainty" in tables and isinstance(self.denoiser, Denoiser):
-            self.denoiser.calibration = Calibration.from_tensors(tables["uncertainty"])
-        if "observed" in tables:
-            self.observed = tables["observed"]["cells"].bool()
+        write_model(self, tables_of(self), folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> FieldModel:
@@ -417,5 +375,5 @@ class FieldModel:
         arguments, tables = read_model(folder)
         model = cls(**arguments)
         with intact(folder / TABLES, KeyError, TypeError, ValueError):
-            model._restore(tables)
+            restore(model, tables)
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -23,6 +24,19 @@ DRAWS = 4
 def has_missing(data: FieldData) -> bool:
     """Whether some cell of some field is not observed."""
     return data.observed is not None and not bool(data.observed.all())
+
+
+def require_some(data: FieldData) -> None:
+    """Raise where a channel of a sample has no observed cell at all."""
+    if data.observed is None:
+        return
+    empty = np.argwhere(~data.observed.any(axis=tuple(range(2, data.observed.ndim))))
+    if len(empty):
+        sample, channel = (int(i) for i in empty[0])
+        raise ValueError(
+            f"{data.source}: no cell of '{data.names[channel]}' has a value in sample {sample} (trajectory "
+            f"{data.trajectory[sample]}, time {data.time[sample]:g}); there is nothing of it to score or to fill from."
+        )
 
 
 def observed_scores(
@@ -46,7 +60,8 @@ def observed_scores(
         settings: Of the likelihood, and `draws`.
 
     Raises:
-        ValueError: the process is simulated; the normaliser is not linear and what is scored is noised.
+        ValueError: the process is simulated; a sample has no observed cell of a channel; the normaliser is not linear
+            and what is scored is noised.
     """
     if not isinstance(path, ReferencePath):
         raise ValueError(
@@ -61,6 +76,7 @@ def observed_scores(
         raise ValueError(
             f"{data.source} has cells that are not observed; there is no round trip of a bound (roundtrip)."
         )
+    require_some(data)
     assert data.observed is not None
     x, observed = torch.from_numpy(data.values).double(), torch.from_numpy(data.observed)
     x = _known(x, observed)

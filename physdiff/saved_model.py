@@ -17,10 +17,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from physdiff import description
 from physdiff.atomic import replacing_folder
 from physdiff.basis import SpectralBasis
 from physdiff.data.preparation import Preparation
+from physdiff.denoisers import Calibration, Denoiser
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 from physdiff.joined import how_joined, joined_as, variance_of
@@ -31,6 +34,7 @@ from physdiff.path import ReferencePath
 from physdiff.process import LinearProcess
 from physdiff.semilinear import SemilinearProcess
 from physdiff.simulated_path import Moments, SimulatedPath
+from physdiff.solvers import Calibrated
 from physdiff.trust import require_trusted
 
 if TYPE_CHECKING:
@@ -67,6 +71,28 @@ def write_model(model: FieldModel, tables: Tables, folder: str | Path) -> None:
             meta["calibration"] = write_tables(partial, tables)
         (partial / NAME).write_text(card_text(model))
         (partial / "model.json").write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def tables_of(model: FieldModel) -> Tables:
+    """What was measured on a trained model or its data, as tensors by table."""
+    tables: Tables = {}
+    if model.calibrated_grid is not None:
+        tables["time_grid"] = model.calibrated_grid.to_tensors()
+    if isinstance(model.denoiser, Denoiser) and model.denoiser.calibration is not None:
+        tables["uncertainty"] = model.denoiser.calibration.to_tensors()
+    if model.observed is not None:
+        tables["observed"] = {"cells": model.observed.to(torch.uint8)}
+    return tables
+
+
+def restore(model: FieldModel, tables: Tables) -> None:
+    """The inverse of `tables_of`."""
+    if "time_grid" in tables:
+        model.calibrated_grid = Calibrated.from_tensors(tables["time_grid"])
+    if "uncertainty" in tables and isinstance(model.denoiser, Denoiser):
+        model.denoiser.calibration = Calibration.from_tensors(tables["uncertainty"])
+    if "observed" in tables:
+        model.observed = tables["observed"]["cells"].bool()
 
 
 def folder_of(folder: str | Path) -> Path:

@@ -1,27 +1,28 @@
-"""`physdiff data`: make, list, inspect, stats, repack and formats."""
+"""`physdiff data`: make, list, inspect, stats, duplicates, repack and formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from physdiff.atomic import replacing_file
-from physdiff.commands.data_stats import stats
+from physdiff.commands.data_stats import find_duplicates, stats
 from physdiff.data.formats import formats_table, open_source
 from physdiff.data.inspect import data_files, is_store
 from physdiff.data.inspect import inspect as inspect_path
 from physdiff.data.layout import Layout
 from physdiff.data.recipes import recipe as find_recipe
-from physdiff.data.recipes import recipes
+from physdiff.data.recipes import OF_ALL, recipes, settings_of
 from physdiff.data.repack import repack as repack_path
 from physdiff.disk import readable as as_bytes
 from physdiff.evaluation.figure_style import png
 from physdiff.evaluation.inspect_figure import inspect_figure
 from physdiff.registry import nearest
 
-__all__ = ["formats", "inspect", "list_recipes", "make", "repack", "stats"]
+__all__ = ["find_duplicates", "formats", "inspect", "list_recipes", "make", "repack", "stats"]
 
 
 def make(
@@ -38,17 +39,32 @@ def make(
         folder: Where to put it; data/NAME when not given.
         seed: Seed of everything random in it.
         overwrite: Whether to replace a data set that is there.
-        settings: Further settings of the recipe by name, as in `--settings.train_runs 64`; its card tells them.
+        settings: Further settings of the recipe by name, as in `--settings.train_runs 64`; `physdiff data list
+            --recipe NAME` tells them.
     """
     chosen = find_recipe(recipe)
     target = Path(folder) if folder else Path("data") / recipe
     made = chosen.make(target, seed=seed, overwrite=overwrite, **_settings_of(recipe, chosen.make, settings or {}))
-    print(f"{chosen.summary}\nmade in {made}; its card is {made / 'card.md'}")
+    print(f"{_what_was_made(made)}\nmade in {made}; its card is {made / 'card.md'}")
+
+
+def _what_was_made(folder: Path) -> str:
+    """Runs of each split, frames, fields and grid, as the files have them: settings may differ from the summary's."""
+    files = data_files(folder)
+    sources = [open_source(file) for file in files]
+    first = sources[0]
+    runs = " + ".join(f"{source.trajectories} {file.parent.name}" for source, file in zip(sources, files, strict=True))
+    frames = first.times.shape[1]
+    size = as_bytes(sum(file.stat().st_size for file in files))
+    return (
+        f"{', '.join(variable.name for variable in first.variables)}: {runs} trajectories of {frames} "
+        f"{'frame' if frames == 1 else 'frames'} on {first.grid.describe()}, {size}"
+    )
 
 
 def _settings_of(recipe: str, make: Callable[..., Path], given: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as the recipe takes them: lists as tuples, no name that it does not have, types as of its defaults."""
-    own = {n: p for n, p in signature(make).parameters.items() if n not in ("folder", "seed", "progress", "overwrite")}
+    own = {n: p for n, p in signature(make).parameters.items() if n not in OF_ALL}
     for name, value in given.items():
         if name not in own:
             raise ValueError(f"recipe '{recipe}' has no setting '{name}'. {nearest(name, own)}")
@@ -59,10 +75,22 @@ def _settings_of(recipe: str, make: Callable[..., Path], given: Mapping[str, Any
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def list_recipes() -> None:
-    """List the recipes."""
-    for name, recipe in recipes().items():
-        print(f"{name:14} {recipe.summary}")
+def list_recipes(recipe: str | None = None) -> None:
+    """List the recipes, or the settings of one.
+
+    Args:
+        recipe: Name of the recipe whose settings are listed.
+    """
+    if recipe is not None:
+        found = find_recipe(recipe)
+        print(f"{found.summary}\nsettings, each as `--settings.NAME VALUE` of `physdiff data make {recipe}`:")
+        for name, value, told in settings_of(found.make):
+            print(fill(f"{name} = {value}: {told}", 120, initial_indent="  ", subsequent_indent="      "))
+        return
+    known = recipes()
+    width = max(map(len, known))
+    for name, recipe in known.items():
+        print(f"{name:{width}}  {recipe.summary}")
 
 
 def inspect(

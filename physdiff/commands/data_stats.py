@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from physdiff.data.duplicates import ROUNDING, describe, duplicates
 from physdiff.data.fields import open_fields
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.layout import Layout
+from physdiff.data.selection import Selection
+from physdiff.data.splits import open_splits, stored_parts
 from physdiff.data.statistics import Statistics, Summary, measure
 from physdiff.data.statistics_file import TRAINING, write_beside
 from physdiff.data.well_stats_check import disagreements
@@ -43,6 +46,46 @@ def stats(
     print(f"kept in {place}" if place else "not kept: neither the data's folder nor the user's cache may be written.")
     for sentence in _stored(path, found, samples):
         print(f"warning: {sentence}")
+
+
+def find_duplicates(
+    path: str,
+    splits: dict[str, int | float] | None = None,
+    fields: list[str] | None = None,
+    boundary: str | None = None,
+    layout: str | None = None,
+    mask: str | None = None,
+    every: int = 1,
+    rounding: float = ROUNDING,
+) -> None:
+    """List frames that a data set holds twice, between its splits and within them.
+
+    Args:
+        path: Data set folder, or a file.
+        splits: Shares by which files without splits are divided, as for training: {train: 0.8, valid: 0.1, test: 0.1}.
+        fields: Fields that are compared; all that vary when not given.
+        boundary: Boundary of every axis, in place of the one in the file.
+        layout: YAML file that tells what the data does not.
+        mask: What says which cells hold values: "nan", "file", or the name of a field that is not 0 there.
+        every: Only each such frame of a run is read: of a huge set, where whole runs may be copies.
+        rounding: Largest difference that counts as rounding, in standard deviations of a frame's field; 0 for exact
+            copies alone.
+    """
+    if every < 1 or not rounding >= 0:
+        raise ValueError(f"every must be at least 1 and rounding at least 0; got {every} and {rounding}.")
+    selection, known = Selection(mask=mask), Layout.of(layout)
+    if splits is None and stored_parts(path, known) is None:
+        parts = {"data": open_fields(path, fields, None, boundary, selection=selection, layout=known)}
+    else:
+        parts = open_splits(path, fields, boundary, selection=selection, layout=known, split=splits)
+    found = duplicates(parts, every, rounding)
+    for sentence in describe(found):
+        print(sentence)
+    crossing = sum(pair.crosses for pair in found)
+    between = f", {crossing} of them in another split" if len(parts) > 1 else ""
+    frames = sum(fields.runs * max(source.frames for source in fields.sources) for fields in parts.values())
+    read = "" if every == 1 else f" (each {every}. was read)"
+    print(f"{len(found)} frames are copies of others{between}; {' '.join(parts)}: {frames} frames{read}")
 
 
 def table(statistics: Statistics) -> str:

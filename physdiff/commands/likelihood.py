@@ -12,6 +12,7 @@ import xarray as xr
 from physdiff.atomic import replacing_file
 from physdiff.commands.model_data import data_of
 from physdiff.model import FieldModel, require_physical
+from physdiff.observed_scores import require_some
 from physdiff.randomness import require_seed
 from physdiff.scoring import Quanta, score_in_parts
 from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus, TraceEstimator
@@ -87,6 +88,7 @@ def likelihood(
     fields, source = data_of(model, data, split, layout)
     if limit is not None:
         fields = fields.first(limit)
+    require_some(fields)  # before the first is scored
     settings: dict[str, Any] = {
         "trace": trace, "method": method, "rtol": rtol, "atol": atol, "steps": steps, "seed": seed,
         "roundtrip": roundtrip, "chunk": chunk,
@@ -125,7 +127,15 @@ def _trace(probes: int | str, target: float | None) -> TraceEstimator:
 
 def _summary(scores: xr.Dataset, target: float | None) -> str:
     mean, gain = float(scores["log_prob"].mean()), float(scores["relative_to_reference"].mean())
-    dimensions, fields = scores.attrs["n_support"], scores.sizes["sample"]
+    fields, of = scores.sizes["sample"], f"{scores.attrs['n_support']} degrees of freedom"
+    density, per = "log-density", "dimension"
+    if scores.attrs.get("cells") == "observed":
+        counts = scores["n_observed"]
+        low, high = int(counts.min()), int(counts.max())
+        of = f"their {low if low == high else f'{low} to {high}'} observed cells alone"
+        # A lower bound but for the error bars, and by less with more draws of the missing cells.
+        density = f"log-density of these, a lower bound from {scores.attrs['draws']} draws of the missing cells,"
+        per = "observed cell"
     error = float((scores["standard_error"] ** 2).mean() ** 0.5)
     missed = 0 if target is None else int((scores["standard_error"] > target).sum())
     trace = f"{error:.2f} nats a field" if math.isfinite(error) else "unknown, as one probe has no error bar"
@@ -134,8 +144,8 @@ def _summary(scores: xr.Dataset, target: float | None) -> str:
     if "bits_per_dimension" in scores:
         bits = f"; {float(scores['bits_per_dimension'].mean()):.4f} bits per dimension, at most"
     return (
-        f"{fields} fields, {dimensions} degrees of freedom: mean log-density {mean:.2f} nats "
-        f"({mean / dimensions:.4f} per dimension), {gain:+.2f} relative to the Gaussian reference; "
+        f"{fields} fields, {of}: mean {density} {mean:.2f} nats "
+        f"({float(scores['per_dimension'].mean()):.4f} per {per}), {gain:+.2f} relative to the Gaussian reference; "
         f"trace error {trace}{short}; {scores.attrs['evaluations']} evaluations; "
         f"scored: {scores.attrs['scored']}" + bits
     )

@@ -16,6 +16,7 @@ from physdiff.data.fields import FieldData, load, open_fields
 from physdiff.data.layout import Layout
 from physdiff.data.samples import Samples
 from physdiff.data.selection import Selection
+from physdiff.data.source import TIME
 from physdiff.data.splits import stored_parts
 from physdiff.model import FieldModel
 from physdiff.registry import nearest
@@ -55,7 +56,10 @@ def data_of(
 
 
 def conditions_of(model: FieldModel, path: str, split: str | None = None, layout: str | None = None) -> FieldData:
-    """Samples that hold what a model is told; its own fields may be missing where no past frames are asked for.
+    """Samples that hold what a model is told; what it models itself may be missing.
+
+    Runs of which no whole sample can be made, but all past frames, are taken as the past of what comes next: their last
+    frames.
 
     Raises:
         FileNotFoundError: there is no data.
@@ -65,7 +69,12 @@ def conditions_of(model: FieldModel, path: str, split: str | None = None, layout
         return data_of(model, path, split, layout)[0]
     except ValueError:
         told, s = model.conditions, _selection(model)
-        if s.past or not told.fields:
+        if s.past:
+            found = _past_alone(model, path, split, layout)
+            if found is None:
+                raise
+            return found
+        if not told.fields:
             raise
         # The fields of the condition are read as those of the samples, and moved to their place.
         names = tuple(t.name for t in told.fields)
@@ -79,6 +88,40 @@ def conditions_of(model: FieldModel, path: str, split: str | None = None, layout
         if found is None:
             raise
         return replace(found, given=found.values, given_names=found.names, given_units=found.units)
+
+
+def _past_alone(model: FieldModel, path: str, split: str | None, layout: str | None) -> FieldData | None:
+    """The last frames of runs that end before a sample does, as past frames; None if they are no such runs.
+
+    Raises:
+        ValueError: what else the model is told changes in time, and is that of a frame to come.
+    """
+    s, known = _selection(model), _layout(model, layout)
+    part = split or ("test" if _has_parts(path, known) else None)
+    before = replace(s, frames=s.past, past=0, window_stride=1)
+    try:
+        fields = open_fields(path, None, part, model.boundary_override, selection=before, layout=known)
+    except ValueError:
+        return None
+    if max(source.frames for source in fields.sources) >= s.span:
+        return None  # it is something else that is wrong with it
+    later = [v.name for v in fields.given_variables if v.varies_in_time]
+    later += [n for n in fields.scalar_names if n == TIME or TIME in fields.sources[0].scalar_dims.get(n, ())]
+    if later:
+        raise ValueError(
+            f"{fields.source} has {s.past} past frames and no later one, and the model is told {', '.join(later)} at "
+            "the first frame that it models: give runs that hold that frame."
+        )
+    found = load(fields)
+    last = np.flatnonzero(np.diff(found.trajectory, append=-1))
+    if fields.grid.size and len(last) > fields.runs:  # patches: windows of a run are not in one piece
+        return None
+    found = found.rows(last)
+    names = tuple(f"{v.name}@{j - s.past}" for v in fields.variables for j in range(s.past))
+    given = found.values if found.given is None else np.concatenate([found.values, found.given], axis=1)
+    return replace(
+        found, given=given, given_names=names + found.given_names, given_units=found.units + found.given_units
+    )
 
 
 def numbers_of(model: FieldModel, numbers: Mapping[str, float]) -> Condition:
@@ -114,10 +157,12 @@ def numbers_of(model: FieldModel, numbers: Mapping[str, float]) -> Condition:
 
 def _where(model: FieldModel, path: str | None) -> tuple[DataPath, dict[str, float] | None]:
     """Where the data lies, and the shares into which it was split."""
-    if path is not None:
-        return path, None
     settings = _settings(model)
     found = settings.get("path", model.card.get("data"))
+    if path is not None:
+        # The data of training by its own name is still divided as it was then.
+        is_known = isinstance(found, str) and (found == path or Path(found).resolve() == Path(path).resolve())
+        return path, settings.get("splits") if is_known else None
     if found is None:
         raise ValueError("the model does not say which data it was trained on: name it.")
     return found, settings.get("splits")

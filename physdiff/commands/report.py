@@ -84,4 +84,6 @@ def _show(findings: Findings, folder: Path) -> None:
     write_report(findings, target)
     for check in findings.checks:
         print(f"{'pass' if check['passed'] else 'FAIL'}  {check['name']}: {check['measured']}")
+    if caveats := findings.settings.get("evaluation", {}).get("caveats"):
+        print(caveats)
     print(f"report: {target}")

@@ -53,7 +53,7 @@ def train(
             `file.py:Class`.
         data: The fields to learn.
         training: Steps, learning rate, checkpoints.
-        network: The U-Net.
+        network: The network.
         denoiser: How the network is joined to the Gaussian reference.
         simulation: How a process with a nonlinear drift is run and learned.
         objective: What training minimises.

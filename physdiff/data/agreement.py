@@ -9,7 +9,6 @@ import numpy as np
 
 from physdiff.data.source import TIME, Source, Variable
 
-
 # Before the names of what goes with the fields of a file that `FieldData.to_xarray` made.
 BESIDE_FIELDS = ("given.", "observed.")
 

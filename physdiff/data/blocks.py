@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from physdiff.data.asked import Asked
 from physdiff.data.coarsening import block_mean, spectral
 from physdiff.data.region import Region
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
@@ -62,6 +63,7 @@ class Piece:
         self._axes = None if axes == sorted(axes) else axes
         self.is_as_stored = self._is_plain and self._axes is None and not components
         self._into = getattr(view.array, "read_into", None)
+        self._windows = getattr(view.array, "read_windows", None)
         self._run, self._when = self._place.get(TRAJECTORY), self._place.get(TIME)
 
     def read(self, run: int, when: slice, cells: Mapping[str, slice] | None) -> np.ndarray:
@@ -78,6 +80,19 @@ class Piece:
         key = self._part(run, when, cells)
         if self._into is None or not self._into(key, out):
             out[...] = self.view.array.read(key)
+
+    def read_windows(
+        self, out: Sequence[np.ndarray], runs: Sequence[int], starts: Sequence[int], step: int,
+        cells: Mapping[str, slice] | None,
+    ) -> None:  # fmt: skip
+        """Windows of stored values where `is_as_stored`, each put into an array of shape (frames, *cells)."""
+        if self._windows is None:
+            for place, run, start in zip(out, runs, starts, strict=True):
+                self.read_into(place, run, slice(start, start + (len(place) - 1) * step + 1, step), cells)
+        else:
+            assert self._when is not None
+            key = self._part(0, slice(0), cells)
+            self._windows(Asked(key, self._run, self._when, runs, starts, len(out[0]), step), out)
 
     def _part(self, run: int, when: slice, cells: Mapping[str, slice] | None) -> tuple[int | slice, ...]:
         key = self._key.copy()
@@ -210,6 +225,15 @@ class BlockReader:
                         window = block
                     for variable, pick in zip(piece.variables, piece.picks, strict=True):
                         values[row, variable] = window[:, pick]
+
+    def read_windows(
+        self, out: np.ndarray, rows: Sequence[int], runs: Sequence[int], starts: Sequence[int], step: int, patch: int
+    ) -> None:
+        """Put windows into rows of an array of shape (n, variables, frames, *grid), where `is_direct`; not checked."""
+        cells = None if self.region.is_whole else self.region.cells(patch)
+        for piece in self.pieces:
+            variable = piece.variables[0]
+            piece.read_windows([out[row, variable] for row in rows], runs, starts, step, cells)
 
     def read_window(self, out: np.ndarray, run: int, when: slice, patch: int) -> None:
         """Put frames into an array of shape (variables, frames, *grid), where `is_direct`; not looked at."""

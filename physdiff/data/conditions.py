@@ -2,7 +2,8 @@
 
     z = (c − mean) / std    for each field (over samples and cells) and each number (over samples) of the training split
 
-A number or a field that is the same in all of the training split keeps std = 1: it tells nothing, and is then 0.
+A number or a field that is the same in all of the training split keeps std = 1: it tells nothing, and is then 0. So is
+a cell of a field that holds no value, under a mask: it is told as the field's mean.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ class Conditions:
     def condition(self, samples: Samples, source: str = "the data") -> Condition | None:
         """The condition of samples, in the units of the model; float32, bit by bit the same in any batch.
 
+        Cells without a value are 0 where the samples come under a mask (`observed`).
+
         Raises:
             ValueError: a part is missing, has another number of entries, is not finite, or a class is unknown.
         """
@@ -99,7 +102,7 @@ class Conditions:
                     f"{found or 'none'}."
                 )
         return Condition(
-            fields=_scaled(given, self.fields, source) if self.fields else None,
+            fields=_scaled(given, self.fields, source, samples.observed is not None) if self.fields else None,
             scalars=_scaled(numbers, self.numbers, source) if self.numbers else None,
             classes=self._class(classes, source) if self.classes else None,
         )
@@ -139,17 +142,18 @@ class Conditions:
         return cls(fields, numbers, values["class_name"], int(values["classes"]))
 
 
-def _scaled(values: np.ndarray | None, told: Sequence[Told], source: str) -> Tensor:
+def _scaled(values: np.ndarray | None, told: Sequence[Told], source: str, may_miss: bool = False) -> Tensor:
     assert values is not None
     x = torch.from_numpy(np.ascontiguousarray(values)).double()
-    bad = ~x.isfinite()
+    bad = x.isinf() if may_miss else ~x.isfinite()
     if bool(bad.any()):
         sample, entry = (int(i) for i in bad.nonzero()[0][:2])
         raise ValueError(
             f"{source}: the condition '{told[entry].name}' of sample {sample} holds a value that is not finite."
         )
     mean, std = (_along(told, x, name) for name in ("mean", "std"))
-    return ((x - mean) / std).float()
+    z = ((x - mean) / std).float()
+    return torch.where(z.isnan(), 0.0, z) if may_miss else z
 
 
 def _unscaled(x: Tensor, told: Sequence[Told]) -> np.ndarray:

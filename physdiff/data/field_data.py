@@ -154,6 +154,29 @@ class FieldData:
             observed=observed,
         )
 
+    def as_trained(self, names: Sequence[str], units: Sequence[str], grid: Grid) -> FieldData:
+        """The channels of a model in its order.
+
+        Args:
+            names: The model's channels.
+            units: Their units; data without a unit is taken to be in them.
+            grid: The model's.
+
+        Raises:
+            ValueError: a channel is missing, or units or the grid are others.
+        """
+        data = self if self.names == tuple(names) else self.select(names)
+        if any(theirs not in ("", ours) for theirs, ours in zip(data.units, units, strict=True)):
+            raise ValueError(
+                f"{data.source}: the fields {', '.join(data.names)} have the units {data.units}; the model was "
+                f"trained on {tuple(units)}."
+            )
+        if not data.grid.matches(grid):
+            raise ValueError(
+                f"{data.source} is on the grid {data.grid.describe()}; the model was trained on {grid.describe()}."
+            )
+        return data
+
     def rows(self, rows: slice | np.ndarray) -> FieldData:
         """Some of the samples, with all that belongs to them."""
         parts = {name: getattr(self, name) for name in PER_SAMPLE}

@@ -74,7 +74,7 @@ def open_fields(
     layout = Layout.of(layout, boundary=said)
     if splits is not None:
         if split is None:
-            raise ValueError(f"data.split divides '{path}'; which part is wanted, {', '.join(SPLITS)}?")
+            raise ValueError(f"data.splits divides '{path}'; which part is wanted, {', '.join(SPLITS)}?")
         return _part(open_splits(path, selection=selection, layout=layout, split=splits), split, path)
     if isinstance(path, str | Path) and _is_divided(Path(path), split):
         return FieldSet.open(split_files(Path(path), split), selection, layout, name=str(path))
@@ -87,10 +87,10 @@ def open_fields(
     files = files_of(path) if not isinstance(path, Mapping) else []
     if split is not None:
         raise ValueError(
-            f"'{path}' is one file and has no split '{split}'; give its folder, divide it with data.split, or leave "
+            f"'{path}' is one file and has no split '{split}'; give its folder, divide it with data.splits, or leave "
             "split out."
             if len(files) == 1
-            else f"'{path}' are files without a split '{split}'; divide them with data.split, or leave split out."
+            else f"'{path}' are files without a split '{split}'; divide them with data.splits, or leave split out."
         )
     return FieldSet.open(files, selection, layout, name=str(path) if len(files) > 1 else "")
 

@@ -321,18 +321,21 @@ class FieldSet:
         further = [Target(fields[:, before:, np.newaxis])]
         windows, is_simple = targets[0].values, s.past == 0 and not self._given
         direct: list[tuple[int, int, slice, int, int]] = []
+        single: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
         for number, run, patch, order, starts in together(places, s.span, s.past + s.frames, self._most_frames):
             chosen, given = self._reader(number)
-            if is_simple and chosen.is_direct and len(order) == 1:
-                when = slice(starts[0], starts[0] + s.span, s.time_stride)
-                chosen.read_window(windows[order[0]], run, when, patch)
-                direct.append((order[0], run, when, patch, number))
-                continue
-            if is_simple and chosen.is_direct and s.frames == 1 and _is_stretch(order) and _is_stretch(starts):
-                frames = windows[order[0] : order[-1] + 1, :, 0].swapaxes(0, 1)
-                chosen.read_window(frames, run, slice(starts[0], starts[-1] + 1), patch)
-                direct += [(i, run, slice(at, at + 1), patch, number) for i, at in zip(order, starts, strict=True)]
-                continue
+            if is_simple and chosen.is_direct:
+                if s.frames == 1 and len(order) > 1 and _is_stretch(order) and _is_stretch(starts):
+                    frames = windows[order[0] : order[-1] + 1, :, 0].swapaxes(0, 1)
+                    chosen.read_window(frames, run, slice(starts[0], starts[-1] + 1), patch)
+                    direct += [(i, run, slice(at, at + 1), patch, number) for i, at in zip(order, starts, strict=True)]
+                    continue
+                # Frames that few windows share take less time to read for each than to put in place from a block.
+                if 2 * (starts[-1] - starts[0] + s.span) > s.frames * len(order):
+                    single.setdefault((number, patch), []).extend(
+                        (i, run, at) for i, at in zip(order, starts, strict=True)
+                    )
+                    continue
             dense = len(order) > 1
             first, last = starts[0], starts[-1]
             offsets = [start - first for start in starts]
@@ -341,6 +344,10 @@ class FieldSet:
             if given is not None:
                 at = slice(first + s.first_modelled, last + s.first_modelled + 1, 1)
                 given.fill(further, order, offsets, run, at, 1, patch)
+        for (number, patch), found in single.items():
+            at, runs, firsts = zip(*found, strict=True)
+            self._reader(number)[0].read_windows(windows, at, runs, firsts, s.time_stride, patch)
+            direct += [(i, r, slice(t, t + s.span, s.time_stride), patch, number) for i, r, t in found]
         if direct and not is_finite(values):
             for row, run, when, patch, number in direct:
                 if not is_finite(values[row]):
@@ -348,7 +355,22 @@ class FieldSet:
                     self._reader(number)[0].fill(targets, [row], [0], run, when, 1, patch)
         scalars, classes = self.read_numbers(rows) if self.scalar_names or s.classes else (None, None)
         observed = ~np.isnan(values) if s.mask is not None else None
-        return Samples(values, fields if self.given_variables else None, scalars, classes, observed)
+        empty = None if observed is None else self._empty(places, observed)
+        return Samples(values, fields if self.given_variables else None, scalars, classes, observed, empty)
+
+    def _empty(self, places: Places, observed: np.ndarray) -> str | None:
+        """The first channel of a sample of which no cell has a value, in words; None if there is none."""
+        empty = np.argwhere(~observed.any(axis=tuple(range(2, observed.ndim))))
+        if not len(empty):
+            return None
+        i, channel = (int(k) for k in empty[0])
+        cells = self._region.cells(int(places.patch[i]))
+        where = ", ".join(f"{dim} {part.start} to {part.stop - 1}" for dim, part in cells.items())
+        return (
+            f"{self.sources[places.source[i]].path}: no cell of '{self.names[channel]}' has a value in trajectory "
+            f"{places.run[i]}, frame {places.start[i] + self.selection.first_modelled}, cells {where}; leave such runs "
+            "or fields out, or cut such cells off with data.crop"
+        )
 
     @cached_property
     def _most_frames(self) -> int:

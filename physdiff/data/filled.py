@@ -32,7 +32,13 @@ class FilledPreparation:
         return self.fields(samples).float(), self.preparation.conditions.condition(samples, source)
 
     def fields(self, samples: Samples) -> Tensor:
-        """Whole fields in units of about 1, float64."""
+        """Whole fields in units of about 1, float64.
+
+        Raises:
+            ValueError: a channel of a sample has no value at all; the first is named.
+        """
+        if samples.empty is not None:
+            raise ValueError(f"{samples.empty}.")
         z = self.preparation.fields(samples)
         return z if samples.observed is None else self.filler(z, torch.from_numpy(samples.observed))
 

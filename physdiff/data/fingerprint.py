@@ -46,9 +46,8 @@ def content_of(fields: FieldSet) -> str:
     step = max(1, ALL_UP_TO // one)
     for start in range(0, len(rows), step):
         samples = fields.read(rows[start : start + step])
-        for name, x in vars(samples).items():
-            if x is not None:
-                found.update(f"{name} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
+        for name, x in samples.arrays.items():
+            found.update(f"{name} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
     return found.hexdigest()
 
 
@@ -73,4 +72,4 @@ def _plain(values: Any) -> bytes:
 
 
 def _bytes(samples: Samples) -> int:
-    return sum(x.nbytes for x in vars(samples).values() if x is not None)
+    return sum(x.nbytes for x in samples.arrays.values())

@@ -15,7 +15,7 @@ import importlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -25,8 +25,9 @@ from typing import cast
 import h5py
 import numpy as np
 
+from physdiff.data.asked import Asked, read_by_hdf5
 from physdiff.data.containment import dataset_within
-from physdiff.data.direct import Plain, plain_of
+from physdiff.data.direct import Plain, axes_before_chunk, plain_of
 
 UNREADABLE = (OSError, RuntimeError, KeyError)  # what h5py raises of damaged bytes
 MOST = 64  # open files of a process; the usual limit of the system is 1024
@@ -116,6 +117,22 @@ def read_into(path: str, name: str, key: tuple[int | slice, ...], out: np.ndarra
                 return True
             out[...] = found.handle[key]
             return False
+        except UNREADABLE as error:
+            raise unreadable(path, error) from error
+
+
+def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) -> None:
+    """Read windows of a dataset, each into an array of its shape: the file is looked at once for all of them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no HDF5 file, has no such dataset, or holds damaged bytes.
+    """
+    with _lock:
+        found = _opened(path, name)
+        try:
+            if found.plain is None or not found.plain.read_windows(asked, out):
+                read_by_hdf5(found.handle, asked, out)
         except UNREADABLE as error:
             raise unreadable(path, error) from error
 
@@ -236,8 +253,9 @@ def _with_cache(file: h5py.File, path: str, name: str) -> _Dataset:
     pieces = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
     size = cache_for(prod(dataset.chunks) * dataset.dtype.itemsize, pieces)
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    # Far more places than chunks, so that no two of those kept need the same one; the least used chunk goes first.
-    access.set_chunk_cache(8191, size, 0.0)
+    # Far more places than chunks, so that no two of those kept need the same one. The least used chunk goes first; where
+    # each is a frame, which is read whole, the one just read: its memory is at hand for the next.
+    access.set_chunk_cache(8191, size, 1.0 if axes_before_chunk(dataset.shape, dataset.chunks) else 0.0)
     place = cast(str, dataset.name).encode()
     # `readonly` lets h5py remember the shape, which halves the time of a small read.
     # A dataset that is open keeps the cache with which it was opened, so this handle must go first.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ from physdiff.data.decoded import as_stored
 from physdiff.data.fields import SPLITS
 from physdiff.data.formats import FORMATS, find_format, open_source
 from physdiff.data.formats.format import Probe
-from physdiff.data.handles import open_hdf5, readable
+from physdiff.data.formats.zarr_store import ZarrArray
+from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source, Variable
 from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
@@ -27,6 +30,11 @@ from physdiff.disk import readable as as_bytes
 
 SUFFIXES = (".h5", ".hdf5", ".nc", ".mat", ".npy", ".npz", ".pt", ".pth")
 _MOST_ATTRIBUTES = 24
+# Registered numbers of filters that hdf5plugin brings; HDF5 has names only for those that are loaded.
+_FILTERS = {
+    32001: "blosc", 32026: "blosc2", 32004: "lz4", 32015: "zstd", 32008: "bitshuffle", 32013: "zfp", 32000: "lzf",
+    307: "bzip2", 32017: "sz",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,15 @@ def inspect(path: str | Path, layout: Layout | None = None, everything: bool = F
         FileNotFoundError: nothing, or no data file, is at `path`.
         ValueError: a file is truncated or of no known kind.
     """
-    path = Path(path)
+    try:
+        return "\n".join(_describe(Path(path), layout, everything))
+    finally:
+        close_all()  # a file that is open for reading cannot be written to
+
+
+def _describe(path: Path, layout: Layout | None, everything: bool) -> list[str]:
     if not path.is_dir() or is_store(path):
-        return "\n".join(_describe_file(path, layout, everything))
+        return _describe_file(path, layout, everything)
     files = data_files(path)
     splits = {split: [f for f in files if f.parent == path / "data" / split] for split in SPLITS}
     if not any(splits.values()):
@@ -64,7 +78,7 @@ def inspect(path: str | Path, layout: Layout | None = None, everything: bool = F
     for split, files in splits.items():
         lines.append(f"  {split}: {len(files)} file{'s' * (len(files) != 1)}")
         lines += [f"    {line}" for file in files for line in _describe_file(file, layout, everything)]
-    return "\n".join(lines)
+    return lines
 
 
 def is_store(path: Path) -> bool:
@@ -96,12 +110,14 @@ def _describe_file(path: Path, layout: Layout | None, everything: bool) -> list[
 def _described(path: Path, layout: Layout | None, everything: bool) -> list[str]:
     probe = Probe.of(path)
     size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    schema: str = probe.kind
     try:
         schema = FORMATS[find_format(path, layout).name].title
         source = open_source(path, layout)
     except ValueError as error:
         said = str(error).replace(f"'{path}'", "it").replace(str(path), "it")
-        lines = [f"{path}: {probe.kind}, {as_bytes(size)}", f"  not loadable: {said}"]
+        lines = [f"{path}: {schema}, {as_bytes(size)}", f"  not loadable: {said}"]
+        lines += _how_to_say(said)
         return lines + (_describe_datasets(path, everything) if probe.kind == "hdf5" else [])
     lines = [f"{path}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
     for whole in _wholes(source):
@@ -111,6 +127,17 @@ def _described(path: Path, layout: Layout | None, everything: bool) -> list[str]
         lines.append(f"  number {name}{f' ({dims})' * bool(dims)}: {_range_of(np.asarray(value))}")
     lines += [f"  attribute {key} = {_shown(value)}" for key, value in sorted(_attributes(path, probe, source).items())]
     return lines
+
+
+def _how_to_say(said: str) -> list[str]:
+    """Where the setting that a message names is written, for this command and in an experiment's file."""
+    if "--data.layout" not in said:
+        return []
+    named_so = list(dict.fromkeys(re.findall(r"--data\.layout\.(\w+)", said)))
+    words = ", ".join(f"{name}: ..." for name in named_so) or "..."
+    return [
+        f"  say it here by --layout FILE, a YAML file with {words}; in an experiment by data: {{layout: {{{words}}}}}"
+    ]
 
 
 def _describe_runs(source: Source) -> list[str]:
@@ -149,6 +176,8 @@ def _describe_field(source: Source, members: list[Variable], everything: bool) -
         f"  field {name} ({kind}): {axes}; {view.array.dtype}, {units}, {_storage(view.array)}, "
         f"{as_bytes(nbytes(view.array))} unpacked"
     ]
+    if told := _never_written(view.array):
+        lines.append(f"    {told}")
     cost = amplification(view)
     if cost.factor > 1:
         lines.append(
@@ -184,18 +213,47 @@ def _storage(array: StoredArray) -> _Storage:
         array = array.parts[0]
     array = as_stored(array)
     if not isinstance(array, HDF5Array):
-        return _Storage(array.chunks, "")
+        return _Storage(array.chunks, str(getattr(array, "compression", "")))
     with open_hdf5(array.path) as file:
         dataset: Any = file[array.name]
         return _Storage(array.chunks, _compression(dataset))
 
 
+def _never_written(array: StoredArray) -> str:
+    """What of an array is not in the file at all, as after a run that was broken off; it is read as one number."""
+    parts = [as_stored(part) for part in (array.parts if isinstance(array, StackedArray) else (array,))]
+    lacking, of, fills = 0, 0, set()
+    for part in parts:
+        if isinstance(part, HDF5Array):
+            with open_hdf5(part.path) as file:
+                there, all_of_it, fill = _pieces_there(file[part.name])
+        elif isinstance(part, ZarrArray):
+            there, all_of_it, fill = part.pieces_there()
+        else:
+            continue
+        lacking, of, fills = lacking + all_of_it - there, of + all_of_it, fills | {str(fill)}
+    if not lacking:
+        return ""
+    return f"{lacking} of {of} pieces were never written: they are read as {', '.join(sorted(fills))}"
+
+
+def _pieces_there(dataset: Any) -> tuple[int, int, Any]:
+    """Chunks that are in the file, all that there should be, and the number that stands for the others."""
+    if dataset.is_virtual or dataset.external:
+        return 1, 1, dataset.fillvalue
+    if dataset.chunks is None:
+        return int(dataset.id.get_storage_size() > 0), 1, dataset.fillvalue
+    pieces = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    return dataset.id.get_num_chunks(), pieces, dataset.fillvalue
+
+
 def _compression(dataset: h5py.Dataset) -> str:
-    if dataset.compression:
+    if dataset.compression in ("gzip", "lzf", "szip"):
         return str(dataset.compression)
     filters = dataset.id.get_create_plist()
-    names = [filters.get_filter(i)[3].decode(errors="replace") for i in range(filters.get_nfilters())]
-    return " + ".join(name.split(";")[0] for name in names if name not in ("shuffle", "fletcher32"))
+    told = [filters.get_filter(i) for i in range(filters.get_nfilters())]
+    names = [_FILTERS.get(number, word.decode(errors="replace").split(";")[0]) for number, _, _, word in told]
+    return " + ".join(name for name in names if name not in ("shuffle", "fletcher32"))
 
 
 def _describe_datasets(path: Path, everything: bool) -> list[str]:
@@ -240,5 +298,6 @@ def _shown(value: Any) -> str:
         shown = text(value)
     else:
         array = np.asarray(value)
+        array = array.reshape(()) if array.size == 1 else array
         shown = str(array.tolist() if array.size <= 64 else f"array of shape {array.shape}, {array.dtype}")
     return shown if len(shown) <= 100 else shown[:97] + "..."

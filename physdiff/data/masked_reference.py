@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,13 @@ class MaskedReference:
         observed: Which cells are observed, shape (channels, *grid), bool, if these are the same in all samples; None
             if all are, or they differ.
         converged: Whether more rounds would not have changed it.
+        samples: How many samples it was fitted to.
     """
 
     law: GaussianField
     observed: Tensor | None
     converged: bool
+    samples: int = 0
 
 
 def fit_masked_reference(
@@ -40,6 +43,7 @@ def fit_masked_reference(
     noise_level: float | None = None,
     homogeneous: bool = False,
     progress: bool = False,
+    missing: Sequence[int] | None = None,
 ) -> MaskedReference:
     """The law of a data set's normalised samples by expectation-maximisation; see `physdiff.masked_fit`.
 
@@ -50,12 +54,16 @@ def fit_masked_reference(
         noise_level: As for `GaussianField.fit`.
         homogeneous: As for `GaussianField.fit`.
         progress: Whether to show a bar.
+        missing: Missing values of each channel in all samples, where it is known: a mask that is the same in those that
+            count is not said to be that of all if it does not account for these.
 
     Raises:
-        ValueError: as `fit_masked`.
+        ValueError: as `fit_masked`; a channel of a sample has no value at all.
     """
     n = len(fields)
     samples = fields.read(np.linspace(0, n - 1, min(n, MOST)).round().astype(np.int64))
+    if samples.empty is not None:
+        raise ValueError(f"{samples.empty}.")
     x = torch.from_numpy(samples.values).double()
     observed = torch.ones_like(x, dtype=torch.bool) if samples.observed is None else torch.from_numpy(samples.observed)
     z = normaliser.forward(x)
@@ -68,4 +76,6 @@ def fit_masked_reference(
     except ValueError as error:
         raise ValueError(f"{fields.source}: {error}") from None
     is_fixed = bool((observed == observed[0]).all()) and not bool(observed.all())
-    return MaskedReference(found.law, observed[0] if is_fixed else None, found.converged)
+    if missing is not None and is_fixed:
+        is_fixed = [n * int((~channel).sum()) for channel in observed[0]] == list(missing)
+    return MaskedReference(found.law, observed[0] if is_fixed else None, found.converged, len(samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class Samples:
         scalars: Numbers of the condition, shape (n, numbers), float64, or None.
         classes: Classes, shape (n,), int64, or None.
         observed: Which cells hold values, shape as values, bool, or None where all do.
+        empty: The first sample of which a channel holds no value at all, in words; None where there is none.
     """
 
     values: np.ndarray
@@ -25,12 +26,17 @@ class Samples:
     scalars: np.ndarray | None = None
     classes: np.ndarray | None = None
     observed: np.ndarray | None = None
+    empty: str | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.values)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The parts that there are, by name."""
+        return {name: x for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+
     def __getitem__(self, rows: slice | np.ndarray) -> Samples:
         """Some of them."""
-        rest = (self.given, self.scalars, self.classes, self.observed)
-        return Samples(self.values[rows], *(None if x is None else x[rows] for x in rest))
+        return replace(self, empty=None, **{name: x[rows] for name, x in self.arrays.items()})

@@ -167,14 +167,14 @@ def open_splits(
     parts = stored_parts(path, layout)
     if parts is not None:
         if split is not None:
-            raise ValueError(f"{_words(path)} has its own parts ({', '.join(parts)}); leave data.split out.")
+            raise ValueError(f"{_words(path)} has its own parts ({', '.join(parts)}); leave data.splits out.")
         return {part: FieldSet.open(files, selection, own, name) for part, (files, own, name) in parts.items()}
     assert not isinstance(path, Mapping)
     files = files_of(path)
     if split is None:
         raise ValueError(
             f"{_words(path)} is not divided into {', '.join(SPLITS)}; say how to divide it by trajectory with "
-            "data.split, such as train: 0.8, valid: 0.1, test: 0.1."
+            "data.splits, such as train: 0.8, valid: 0.1, test: 0.1."
         )
     sources = [open_source(file, layout) for file in files]
     taken = split_runs(sources, Split.of(split), _words(path))
@@ -243,7 +243,8 @@ def files_of(path: Paths) -> list[Path]:
         else:
             files = sorted(Path(name) for name in glob.glob(str(one), recursive=True))
         if not files:
-            raise FileNotFoundError(f"no file or folder '{one}', nor one that fits it as a pattern.")
+            here_is = "" if here.is_absolute() else f" in {Path.cwd()}"
+            raise FileNotFoundError(f"no file or folder '{one}'{here_is}, nor one that fits it as a pattern.")
         found += files
     twice = [file for file in found if found.count(file) > 1] if len(found) < 2000 else []
     if not found or twice:

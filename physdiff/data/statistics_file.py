@@ -1,8 +1,9 @@
 """Statistics on disk, which are given back for the data that they are of and for no other.
 
-One `.npz` file holds a text (JSON, every number exact) and the drawn values. It lies in a folder `statistics` beside
-the data; where that may not be written, in the user's cache. Its name begins with the digest of the data set, so that
-several selections of one set have a file each.
+One `.npz` file holds a text (JSON, every number exact) and the drawn values. `physdiff data stats` writes it to a
+folder `statistics` beside the data, for all who train on it; training, which was not asked to write there, to the
+user's cache. Either is used where it is found. Its name begins with the digest of the data set, so that several
+selections of one set have a file each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TRAINING = ("train", None)  # None: a file that is not split
 def statistics_of(
     fields: FieldSet, split: str | None = "train", progress: bool = False, store: bool = True
 ) -> Statistics:
-    """Statistics of a data set: those that are stored, or else measured and stored.
+    """Statistics of a data set: those that are stored, or else measured and stored in the user's cache.
 
     Both have the same bits.
 
@@ -58,7 +59,7 @@ def statistics_of(
             return read_statistics(place, fields, split, identity)
     found = measure(fields, split, progress)
     if store:
-        write_beside(found, fields)
+        write_beside(found, fields, may_touch_data=False)
     return found
 
 
@@ -78,11 +79,12 @@ def stored_at(fields: FieldSet, identity: str, split: str | None = "train") -> t
     return home / "statistics" / name, cache / "statistics" / name
 
 
-def write_beside(statistics: Statistics, fields: FieldSet) -> Path | None:
-    """Write statistics beside their data, or in the cache if that cannot be; None if neither can."""
+def write_beside(statistics: Statistics, fields: FieldSet, may_touch_data: bool = True) -> Path | None:
+    """Write statistics beside their data, or in the cache if that cannot or may not be; None if neither can."""
     beside, cache = stored_at(fields, statistics.identity, statistics.split)
     on_disk = Path(fields.sources[0].path).exists()
-    for place in (beside, cache) if on_disk else ():
+    places = (beside, cache) if may_touch_data else (cache,)
+    for place in places if on_disk else ():
         try:
             write_statistics(statistics, place)
         except OSError:  # not allowed, read-only or full

@@ -11,9 +11,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from physdiff.data.handles import hdf5_dataset, read_into, read_part
-
-Key = tuple[int | slice, ...]
+from physdiff.data.asked import Asked, Key
+from physdiff.data.handles import hdf5_dataset, read_into, read_part, read_windows
 
 
 @runtime_checkable
@@ -84,6 +83,10 @@ class HDF5Array:
         """Read a part into an array of its shape, in less time than `read` and a copy; always True."""
         read_into(self.path, self.name, key, out)
         return True
+
+    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> None:
+        """Read windows of frames, each into an array of its shape, in less time than one by one."""
+        read_windows(self.path, self.name, asked, out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,4 +154,4 @@ class EpochSampler(Sampler[list[int]]):
 
 def as_tensors(samples: Samples) -> dict[str, Tensor]:
     """Samples in physical units as tensors, by the names of their parts."""
-    return {name: torch.from_numpy(x) for name, x in vars(samples).items() if x is not None}
+    return {name: torch.from_numpy(x) for name, x in samples.arrays.items()}

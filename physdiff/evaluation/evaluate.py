@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def evaluate(
     untrained = draw(model.untrained(), 1, "reference")
     denoising = timed("denoising", lambda: denoising_levels(model, fields, seed, given))
     likelihood = timed("likelihood", lambda: densities(model, fields, settings, progress, given))
-    path, card = model.denoiser.path, model.card
+    path, card, caveats = model.denoiser.path, model.card, caveats_of(model, held_out)
     process = description.of_process(path.process)
     if "seconds" in card:
         seconds["training"] = round(card["seconds"], 2)
@@ -112,7 +112,9 @@ def evaluate(
     return Findings(
         title=title, grid=model.grid.to_dict(), names=model.names, units=model.units, process=process["class"],
         equation=(inspect.getdoc(type(path.process)) or "").split("\n\n")[0].replace("\n", " "),
-        settings={"process": process, "evaluation": asdict(settings), **card.get("settings", {})},
+        settings={
+            "process": process, "evaluation": {**asdict(settings), **_caveats(caveats)}, **card.get("settings", {})
+        },
         versions=card.get("versions", versions()),
         seeds={"evaluation": seed, **_seeds(card)},
         seconds=seconds,
@@ -123,8 +125,32 @@ def evaluate(
         },
         data=_whole(model, held_out, fields)[shown], samples=samples, reference_samples=untrained,
         mean=model.normaliser.inverse(mean.unsqueeze(0))[0].numpy(), likelihood=likelihood, denoising=denoising,
-        checks=checks(denoising, likelihood),
+        checks=checks(denoising, likelihood, caveats),
     )  # fmt: skip
+
+
+def caveats_of(model: FieldModel, held_out: FieldData) -> list[str]:
+    """What the numbers of an evaluation are of, where that is not the fields in physical units; one sentence each."""
+    found = []
+    if has_missing(held_out):
+        assert held_out.observed is not None
+        share = 100 * (1 - float(held_out.observed.mean()))
+        found.append(
+            f"{share:.3g} % of the held-out values are missing; they are filled by draws from the Gaussian reference "
+            "given the others, and all numbers are of filled fields. Density over the reference is so, in expectation, "
+            "a lower bound on that of the observed cells, which `physdiff likelihood` scores."
+        )
+    if not model.normaliser.is_linear:
+        found.append(
+            f"Densities are per unit of the normalised fields: the normaliser '{model.normaliser.kind}' is not linear. "
+            "Differences between two laws of one field are the same in physical units, in which `physdiff likelihood "
+            "--scored field` gives densities."
+        )
+    return found
+
+
+def _caveats(caveats: list[str]) -> dict[str, str]:
+    return {"caveats": " ".join(caveats)} if caveats else {}
 
 
 def _whole(model: FieldModel, held_out: FieldData, fields: Tensor) -> np.ndarray:
@@ -132,8 +158,9 @@ def _whole(model: FieldModel, held_out: FieldData, fields: Tensor) -> np.ndarray
     values = held_out.select(model.names).values
     if not has_missing(held_out):
         return values
-    assert held_out.observed is not None
-    return np.where(held_out.select(model.names).observed, values, model.normaliser.inverse(fields).numpy())
+    observed = held_out.select(model.names).observed
+    assert observed is not None
+    return np.where(observed, values, model.normaliser.inverse(fields).numpy())
 
 
 def _seeds(card: dict[str, Any]) -> dict[str, int]:
@@ -245,8 +272,9 @@ def spread_out(n: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, wanted)).round().astype(int))
 
 
-def checks(denoising: list[DenoisingLevel], likelihood: HeldOutLikelihood) -> list[Check]:
-    """The claims that a trained model must support, with the numbers."""
+def checks(denoising: list[DenoisingLevel], likelihood: HeldOutLikelihood, caveats: Sequence[str] = ()) -> list[Check]:
+    """The claims that a trained model must support, with the numbers; `caveats` say what these are of."""
+    of = "".join(f" {caveat}" for caveat in caveats)
     gaps = likelihood.gap_in_errors
     gain, error = likelihood.mean_gain, likelihood.mean_gain_error
     better = [
@@ -258,7 +286,7 @@ def checks(denoising: list[DenoisingLevel], likelihood: HeldOutLikelihood) -> li
         Check(
             name="denoises better than the Wiener filter",
             statement="On the same noise the mean squared error is lower by more than 3 standard errors at five or "
-            "more noise levels with σ/m from 0.1 to 2.",
+            "more noise levels with σ/m from 0.1 to 2." + of,
             measured=f"{len(better)} levels",
             required="5 levels",
             passed=len(better) >= 5,
@@ -275,14 +303,15 @@ def checks(denoising: list[DenoisingLevel], likelihood: HeldOutLikelihood) -> li
         Check(
             name="structure has density",
             statement="Every held-out field has a higher log-density than its phase-scrambled surrogate, by more than "
-            "10 standard errors of the trace estimate.",
+            "10 standard errors of the trace estimate." + of,
             measured=f"{likelihood.wins} of {len(likelihood)}; smallest gap {gaps.min():.1f} standard errors",
             required=f"{len(likelihood)} of {len(likelihood)}; above 10",
             passed=bool((gaps > 10).all()),
         ),
         Check(
             name="better than Gaussian",
-            statement="The mean held-out log-density is above the Gaussian reference's by more than 5 standard errors.",
+            statement="The mean held-out log-density is above the Gaussian reference's by more than 5 standard errors."
+            + of,
             measured=f"{gain:+.4f} ± {error:.4f} nats per dimension ({gain / error:.1f} standard errors)",
             required="above 5 standard errors",
             passed=bool(gain > 5 * error),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,19 +15,22 @@ from physdiff.evaluation.figure_style import COLOURS, MUTED, WIDE, styled, with_
 FRAMES = 3
 MOST = 8  # fields
 _BINS = 60
+_PANEL = 2.4  # inches: width of a frame
+_LONG = 4.0  # times as long as wide: boxes beyond are drawn out of proportion
 
 
 @styled
 def inspect_figure(source: Source) -> Figure:
     """The first, middle and last frame of the first trajectory of each field, and a histogram of these values.
 
-    Frames of one dimension are drawn all together, time upwards; of three, as their middle slice. Missing values are
-    left blank.
+    Of trajectories with fewer frames, those of the next ones. Frames of two dimensions have the box's proportions; of
+    three, as their slice through the middle of the last axis. Missing values are left blank.
     """
     shown = source.variables[:MOST]
-    shape = source.grid.shape
-    tall = 2.9 if source.grid.ndim == 1 else float(np.clip(2.55 * shape[1] / shape[0], 1.6, 4.5))
-    figure = Figure(figsize=(WIDE, 0.35 + len(shown) * (tall + 0.55)), layout="constrained")
+    box = source.grid.extent
+    drawn = min(max(box[1] / box[0], 1 / _LONG), _LONG) if source.grid.ndim > 1 else 1.0
+    tall = min(max(_PANEL * drawn, 1.6), 4.5)
+    figure = Figure(figsize=(WIDE, 0.35 + len(shown) * (tall + 0.7)), layout="constrained")
     rows = figure.subplots(len(shown), FRAMES + 1, squeeze=False, width_ratios=[1] * FRAMES + [1.15])
     for axes, variable in zip(rows, shown, strict=True):
         _row(list(axes), source, variable)
@@ -33,36 +38,56 @@ def inspect_figure(source: Source) -> Figure:
 
 
 def _row(axes: list[Axes], source: Source, variable: Variable) -> None:
-    frames, times = _frames(source, variable)
+    chosen = _chosen(source, variable)
+    frames = np.stack([_frame(source, variable, *one) for one in chosen])
     finite = frames[np.isfinite(frames)]
     scale = ColourScale.of(finite if finite.size else np.zeros(2))
     image = None
-    for number, one in enumerate(axes[:FRAMES]):
-        if number >= len(frames):
-            one.set_axis_off()
-            continue
+    for one in axes[len(chosen) : FRAMES]:
+        one.set_axis_off()
+    for one, field, (run, frame) in zip(axes, frames, chosen, strict=False):
         if source.grid.ndim == 1:
-            one.plot(source.grid.coordinate(0), frames[number], color=COLOURS["samples"], linewidth=1.2)
+            one.plot(source.grid.coordinate(0), field, color=COLOURS["samples"], linewidth=1.2)
             one.set_ylim(scale.low - 0.05 * (scale.high - scale.low), scale.high + 0.05 * (scale.high - scale.low))
         else:
             # The first axis runs to the right, the second upwards.
             image = one.imshow(
-                plane(frames[number]).T, origin="lower", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
-                extent=_extent(source), aspect="auto",
+                plane(field).T, origin="lower", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
+                extent=_extent(source), aspect=_aspect(source),
             )  # fmt: skip
-        one.set_title(f"{variable.name},  t = {times[number]:.4g}" if variable.varies_in_time else variable.name)
+        one.set_title(_title(source, variable, run, frame), fontsize=9)
         one.tick_params(labelsize=9)
-    if image is not None:
-        axes[0].figure.colorbar(image, ax=axes[:FRAMES], label=with_unit(variable.name, variable.units), shrink=0.9)
-    last = axes[-1]
+        one.set_xlabel(with_unit(source.grid.dims[0], source.grid.units[0]), fontsize=9)
+    first = axes[0]
+    if image is None:
+        first.set_ylabel(with_unit(variable.name, variable.units))
+    else:
+        first.set_ylabel(with_unit(source.grid.dims[1], source.grid.units[1]), fontsize=9)
+        label = with_unit(variable.name, variable.units)
+        first.figure.colorbar(image, ax=axes[:FRAMES], label=label, shrink=0.9)
+    _histogram(axes[-1], variable, frames, finite)
+
+
+def _histogram(axes: Axes, variable: Variable, frames: np.ndarray, finite: np.ndarray) -> None:
     if finite.size:
-        last.hist(finite, bins=_BINS, color=COLOURS["samples"], log=True)
-    last.set_xlabel(with_unit(variable.name, variable.units))
-    last.set_ylabel("cells")
+        axes.hist(finite, bins=_BINS, color=COLOURS["samples"], log=True)
+        axes.set_ylim(bottom=0.7)  # below one cell, so that the heights of bars are seen
+    axes.set_xlabel(with_unit(variable.name, variable.units))
+    axes.set_ylabel("cells")
     gone = frames.size - finite.size
     if gone:
-        last.set_title(f"{100 * gone / frames.size:.3g} % missing", color=MUTED)
-    last.tick_params(labelsize=9)
+        axes.set_title(f"{100 * gone / frames.size:.3g} % missing", color=MUTED)
+    axes.tick_params(labelsize=9)
+
+
+def _title(source: Source, variable: Variable, run: int, frame: int) -> str:
+    """Which trajectory, when, and where a box is cut."""
+    parts = [f"trajectory {run}"] if TRAJECTORY in variable.view.sizes else []
+    if variable.varies_in_time:
+        parts.append(f"t = {source.times[run][frame]:.5g}")
+    cuts = zip(source.grid.dims[2:], source.grid.shape[2:], strict=True)
+    parts += [f"{dim} = cell {cells // 2}" for dim, cells in cuts]
+    return ", ".join(parts)
 
 
 def _extent(source: Source) -> tuple[float, float, float, float]:
@@ -71,16 +96,23 @@ def _extent(source: Source) -> tuple[float, float, float, float]:
     return (*x, *y)
 
 
-def _frames(source: Source, variable: Variable) -> tuple[np.ndarray, np.ndarray]:
-    """Some frames of the first trajectory, shape (frames, *grid), and their times."""
+def _aspect(source: Source) -> Literal["equal", "auto"]:
+    x, y = source.grid.extent[:2]
+    is_told = source.grid.units[0] == source.grid.units[1] and 1 / _LONG <= y / x <= _LONG
+    return "equal" if is_told else "auto"
+
+
+def _chosen(source: Source, variable: Variable) -> list[tuple[int, int]]:
+    """Trajectory and frame of each panel."""
     sizes = variable.view.sizes
-    count = sizes.get(TIME, 1)
-    chosen = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
-    where = {TRAJECTORY: 0} if TRAJECTORY in sizes else {}
-    own = [n if dim in sizes else 1 for dim, n in zip(source.grid.dims, source.grid.shape, strict=True)]
-    frames = [
-        variable.view.read(source.grid.dims, {**where, **({TIME: i} if TIME in sizes else {})}).reshape(own)
-        for i in chosen
-    ]
-    values = np.stack([np.broadcast_to(f, source.grid.shape) for f in frames]).astype(np.float64)
-    return values, source.times[0][chosen]
+    count, runs = sizes.get(TIME, 1), sizes.get(TRAJECTORY, 1)
+    frames = sorted({round(i * (count - 1) / (FRAMES - 1)) for i in range(FRAMES)})
+    return [(run, frame) for run in range(min(runs, FRAMES)) for frame in frames][:FRAMES]
+
+
+def _frame(source: Source, variable: Variable, run: int, frame: int) -> np.ndarray:
+    """One frame, shape grid."""
+    grid, sizes = source.grid, variable.view.sizes
+    where = {dim: i for dim, i in ((TRAJECTORY, run), (TIME, frame)) if dim in sizes}
+    own = [n if dim in sizes else 1 for dim, n in zip(grid.dims, grid.shape, strict=True)]
+    return np.broadcast_to(variable.view.read(grid.dims, where).reshape(own), grid.shape).astype(np.float64)

@@ -24,10 +24,11 @@ from physdiff.data.filled import FilledPreparation
 from physdiff.data.handles import close_all
 from physdiff.data.layout import Layout
 from physdiff.data.masked_reference import fit_masked_reference
-from physdiff.data.preparation import Preparation, constant, copies
+from physdiff.data.preparation import Preparation, copies
 from physdiff.data.reference import fit_reference
 from physdiff.data.rows import Rows, rows_of
 from physdiff.data.settings import DataSettings
+from physdiff.data.statistics import Statistics
 from physdiff.data.statistics_file import statistics_of
 from physdiff.data.symmetry import senses
 from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
@@ -44,6 +45,7 @@ from physdiff.training.augment import Augment, Symmetries
 from physdiff.training.company import device_of, rank
 from physdiff.training.loop import Draw, TrainResult, train
 from physdiff.training.objective_call import Loss
+from physdiff.training.remarks import of_conditions, of_duplicates, of_reference
 from physdiff.training.trackers import open_trackers
 
 RUNS = 512  # fields of which a simulated process takes runs, at most
@@ -91,15 +93,14 @@ def prepare(process: ProcessOn, settings: RunSettings, cache: Path | None = None
     symmetries = _symmetries(told, train_set)
     statistics = statistics_of(train_set, progress=progress)
     preparation = Preparation.fit(train_set, statistics, told.normalise, symmetries.turns)
-    model, whole = _model(process, settings, train_set, len(valid_set), preparation, symmetries, progress)
+    model, whole, of_mask = _model(
+        process, settings, train_set, len(valid_set), preparation, symmetries, statistics, progress
+    )
     train, valid = (
-        rows_of(some, whole, told.loader, told.workers, cache, progress=progress)
-        for some in (train_set, valid_set)
+        rows_of(some, whole, told.loader, told.workers, cache, progress=progress) for some in (train_set, valid_set)
     )
     close_all()  # a loader opens what it needs
-    remarks = tuple(
-        f"'{name}' is the same in all training samples: it tells the model nothing" for name in constant(statistics)
-    )
+    remarks = (*of_conditions(statistics), *of_mask, *of_duplicates(told, {"train": train_set, "valid": valid_set}))
     augment = symmetries if symmetries.shifted or len(symmetries.turns) > 1 else None
     return Job(model, train, valid, settings, augment, remarks)
 
@@ -137,19 +138,20 @@ def _symmetries(data: DataSettings, fields: FieldSet) -> Symmetries:
 
 def _model(
     process: ProcessOn, settings: RunSettings, fields: FieldSet, held_out: int, preparation: Preparation,
-    symmetries: Symmetries, progress: bool,
-) -> tuple[FieldModel, Preparation | FilledPreparation]:  # fmt: skip
-    """The model before training, and what makes whole fields in its units of samples."""
+    symmetries: Symmetries, statistics: Statistics, progress: bool,
+) -> tuple[FieldModel, Preparation | FilledPreparation, list[str]]:  # fmt: skip
+    """The model before training, what makes whole fields in its units of samples, and remarks on its reference."""
     basis, told, normaliser = SpectralBasis(fields.grid), settings.data, preparation.normaliser
     turned = copies(symmetries.turns, symmetries.channels)
-    whole, observed = preparation, None
+    whole, observed, remarks = preparation, None, []
     if told.mask is not None:
         if turned is not None:
             raise ValueError("data.symmetries that turn fields are not for data with missing cells (data.mask).")
         fitted = fit_masked_reference(
-            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress
-        )
-        reference, observed = fitted.law, fitted.observed
+            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress,
+            missing=[summary.missing for summary in statistics.channels],
+        )  # fmt: skip
+        reference, observed, remarks = fitted.law, fitted.observed, of_reference(fitted, len(fields))
         whole = FilledPreparation(preparation, Filler(reference))
     else:
         reference = fit_reference(
@@ -169,7 +171,7 @@ def _model(
         denoiser, normaliser, fields.names, fields.units, layout, told.noise_level, card,
         conditions=preparation.conditions, selection=preparation.selection, observed=observed,
     )  # fmt: skip
-    return model, whole
+    return model, whole, remarks
 
 
 def named(data: DataSettings) -> str:

@@ -25,8 +25,10 @@ import yaml
 from safetensors.torch import load_file
 
 from physdiff import FieldModel, Grid, cli, load_fields
+from physdiff.commands.model_data import conditions_of
 from physdiff.condition import Condition
 from physdiff.config import DataSettings, RunSettings
+from physdiff.data.conditions import Told
 from physdiff.data.formats.the_well_writer import FieldSpec, WellFile
 from physdiff.model import NetworkSettings
 from physdiff.networks.conditioning import Conditioning
@@ -358,6 +360,32 @@ def test_a_file_of_conditions_alone_is_enough(work: Path, told: list[Condition |
         np.testing.assert_array_equal(found["given.k"][0], k[0])
 
 
+def test_the_past_alone_is_enough_to_forecast(work: Path, told: list[Condition | None]) -> None:
+    """A file that ends where the forecast begins: its last frame is the past, as if the next had been in the file."""
+    with h5py.File(work / "data/data/test/line.hdf5") as file:
+        u, k = (np.asarray(file[f"t0_fields/{name}"], np.float32) for name in "uk")
+        numbers = {name: np.asarray(file[f"scalars/{name}"]) for name in ("viscosity", "regime")}
+    for name, frames in (("one.hdf5", u[:, 1:2]), ("two.hdf5", u[:, :2])):
+        fields = {"k": FieldSpec("m^2", time_varying=False), "u": FieldSpec("m/s")}
+        times = np.arange(frames.shape[1]) / 2
+        with WellFile(work / name, fields, Grid((CELLS,), 1.0, "periodic"), 9, times, parameters=numbers) as out:
+            out.write(0, {"k": k, "u": frames})
+    done(work, "sample", "run", "--n", "9", "--steps", "2", "--given", "one.hdf5", "--out", "one.nc")
+    # With u@-1 = frame 1 the test split's own samples are 1, 4, 7, ...
+    with xr.open_dataset(work / "one.nc", engine="h5netcdf") as found:
+        np.testing.assert_array_equal(found["given.u@-1"], u[:, 1])
+        np.testing.assert_array_equal(found["given.k"], k)
+        np.testing.assert_array_equal(found["number.viscosity"], numbers["viscosity"])
+    two = FieldModel.load(work / "run")
+    two.selection = replace(two.selection, frames=2)
+    found = conditions_of(two, str(work / "two.hdf5"))
+    np.testing.assert_array_equal(found.given[:, 0], u[:, 1])  # type: ignore[index]
+    timed = replace(two.conditions, numbers=(*two.conditions.numbers, Told("time")))
+    two.conditions, two.selection = timed, replace(two.selection, condition=(*two.selection.condition, "time"))
+    with pytest.raises(ValueError, match=r"two.hdf5 has 1 past frames and no later one, and the model is told time at"):
+        conditions_of(two, str(work / "two.hdf5"))
+
+
 def test_a_sweep_over_what_is_told(work: Path) -> None:
     done(work, "train", "config.yaml", *SHORT, "--sweep", "data.past=0,2", "--run", "sweep")
     models = [FieldModel.load(folder) for folder in sorted((work / "sweep").iterdir()) if folder.is_dir()]
@@ -393,7 +421,10 @@ def test_files_without_splits_of_their_own(work: Path) -> None:
     done(work, "train", "config.yaml", *SHORT, "--data.path", file, *shares, "--run", "shares")
     quick = ("--probes", "2", "--method", "midpoint", "--steps", "2")
     assert "45 fields" in done(work, "likelihood", "shares", *quick)  # a quarter of 60 runs of three samples
-    assert "180 fields" in done(work, "likelihood", "shares", "--data", file, *quick)
+    # Named again it is the same data, divided in the same way: training runs are not scored as if they were new.
+    assert "45 fields" in done(work, "likelihood", "shares", "--data", str(work / file), *quick)
+    assert "90 fields" in done(work, "likelihood", "shares", "--data", file, "--split", "train", *quick)
+    assert "180 fields" in done(work, "likelihood", "shares", "--data", "data", "--split", "train", *quick)
     paths = "{train: data/data/train/*.hdf5, valid: data/data/valid/line.hdf5, test: [data/data/test/line.hdf5]}"
     done(work, "train", "config.yaml", *SHORT, "--data.path", paths, "--run", "paths")
     assert "27 fields" in done(work, "likelihood", "paths", *quick)

@@ -14,8 +14,13 @@ import yaml
 from scipy.stats import multivariate_normal
 
 from physdiff import FieldModel, GaussianField, Grid, SpectralBasis, cli, load_fields
+from physdiff.config import DataSettings, RunSettings
 from physdiff.data.selection import Selection
+from physdiff.model import NetworkSettings
+from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.randomness import keyed_generator
+from physdiff.training import TrainSettings
+from physdiff.training.job import prepare
 
 GRID = Grid((12, 8), (1.2, 0.8), ("periodic", "neumann"))
 N = 160
@@ -73,7 +78,7 @@ def coast(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_coast(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coast(coast: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(coast, monkeypatch, "train", "config.yaml")
     model = FieldModel.load("run")
     assert model.observed is not None and np.array_equal(model.observed[0].numpy(), ~land())
@@ -86,8 +91,14 @@ def test_a_coast(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores.attrs["cells"] == "observed" and (scores["n_observed"] == 72).all()
     # After 12 steps the model is still near its reference.
     assert float(np.abs(scores["relative_to_reference"]).max()) < 20
+    said = capsys.readouterr().out
+    mean = float(scores["log_prob"].mean())
+    assert "3 fields, their 72 observed cells alone: mean log-density of these, a lower bound from 4 draws" in said
+    assert f"{mean:.2f} nats ({mean / 72:.4f} per observed cell)" in said
     few = ("--settings.likelihood_fields", "2", "--settings.samples", "4", "--settings.sample_steps", "2")
     run(coast, monkeypatch, "evaluate", "run", *few)
+    caveat = "25 % of the held-out values are missing; they are filled by draws"
+    assert caveat in capsys.readouterr().out and caveat in Path("run/report.html").read_text()
 
 
 def test_an_untrained_model_scores_observed_cells_exactly(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,3 +153,97 @@ def test_a_nan_that_nobody_announced(coast: Path, monkeypatch: pytest.MonkeyPatc
     config(coast, symmetries=["flip"])
     with pytest.raises(ValueError, match="symmetries that turn fields are not for data with missing cells"):
         cli.run(["train", "config.yaml"])
+
+
+def test_conditions_have_a_coast_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Past frames and maps without values on land: the model is told their mean there, whatever else is missing."""
+    values = whole_fields().reshape(40, 4, *GRID.shape)
+    values[..., land()] = np.nan
+    values[3, 2, 9, 6] = np.nan
+    depth = whole_fields()[0]
+    depth[land()] = np.nan
+    coords = {"x": GRID.coordinate(0), "y": GRID.coordinate(1), "time": np.arange(4.0)}
+    xr.Dataset(
+        {"t": (("trajectory", "time", "x", "y"), values, {"units": "K"}), "depth": (("x", "y"), depth)}, coords=coords
+    ).to_netcdf(tmp_path / "t.nc", engine="h5netcdf")
+    config(
+        tmp_path, path="t.nc", splits={"train": 0.6, "valid": 0.2, "test": 0.2}, fields=["t"], past=1,
+        condition=["depth"],
+    )  # fmt: skip
+    run(tmp_path, monkeypatch, "train", "config.yaml")
+    assert "'depth' has cells without a value, where the model is told its mean" in capsys.readouterr().err
+    model = FieldModel.load("run")
+    told = prepare(VariancePreserving, settings()).train.batch(torch.arange(72))[1]
+    assert told is not None and told.fields is not None and told.fields.shape == (72, 2, *GRID.shape)
+    past, map_ = told.fields[:, 0].numpy(), told.fields[:, 1].numpy()
+    assert (past[:, land()] == 0).all() and (map_[:, land()] == 0).all()
+    sea, rest = depth[~land()], map_[:, ~land()]
+    np.testing.assert_allclose(rest, np.broadcast_to((sea - sea.mean()) / sea.std(), rest.shape), atol=1e-5)
+    run(tmp_path, monkeypatch, "sample", "run", "--n", "2", "--steps", "2", "--given", "t.nc")
+    with xr.open_dataset("run/samples.nc", engine="h5netcdf") as found:
+        np.testing.assert_array_equal(found["given.depth"][1], depth)
+        assert np.isfinite(found["t"].values[:, ~land()]).all() and np.isnan(found["t"].values[:, land()]).all()
+    # The mask of run 3 is another: with it among them, the mask is not that of all samples.
+    assert (model.observed is None) == (3 in model_runs())
+    run(tmp_path, monkeypatch, "likelihood", "run", "--data", "run/samples.nc", "--probes", "2", "--steps", "2")
+
+
+def settings() -> RunSettings:
+    """Those of `config.yaml`."""
+    said = yaml.safe_load(Path("config.yaml").read_text())
+    return RunSettings(
+        DataSettings(**said["data"]), TrainSettings(**said["training"]), NetworkSettings(**said["network"])
+    )
+
+
+def model_runs() -> np.ndarray:
+    """Numbers of the runs that are trained on."""
+    fields = settings().data.open("train")
+    return fields.trajectories(np.arange(len(fields)))
+
+
+def test_a_mask_that_differs_where_nobody_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference is fitted to some samples; that another has more cells is known from the statistics."""
+    monkeypatch.setattr("physdiff.data.masked_reference.MOST", 16)
+    monkeypatch.chdir(tmp_path)
+    values = whole_fields()
+    values[:, land()] = np.nan
+    values[1, 2, 2] = 280.0  # sample 1 is none of 16 that are spread over 112
+    write(tmp_path / "set", values)
+    config(tmp_path)
+    job = prepare(VariancePreserving, settings())
+    assert job.model.observed is None
+    assert any("the Gaussian reference is that of 16 of 112 samples" in remark for remark in job.remarks)
+    values[1, 2, 2] = np.nan
+    write(tmp_path / "same", values)
+    config(tmp_path, path="same")
+    assert prepare(VariancePreserving, settings()).model.observed is not None
+
+
+def test_a_sample_without_any_value_is_named(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = whole_fields()
+    values[:, land()] = np.nan
+    values[5] = np.nan
+    write(coast / "bad", values)
+    config(coast, path="bad")
+    monkeypatch.chdir(coast)
+    with pytest.raises(
+        ValueError, match=r"train/t\.nc: no cell of 't' has a value in trajectory 5, frame 0, cells x 0"
+    ):
+        cli.run(["train", "config.yaml"])
+    values[5], values[N - 2] = values[6], np.nan
+    write(coast / "worse", values)
+    config(coast, path="worse")
+    run(coast, monkeypatch, "train", "config.yaml")
+    with pytest.raises(ValueError, match=r"worse: no cell of 't' has a value in sample 22 \(trajectory 22, time 0\)"):
+        cli.run(["likelihood", "run"])
+
+
+def test_a_simulated_process_says_what_it_cannot(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It trains and draws with a coast; the density of the observed cells alone is not known."""
+    run(coast, monkeypatch, "train", "config.yaml", "--process", "AllenCahn")
+    run(coast, monkeypatch, "sample", "run", "--n", "2", "--steps", "4")
+    with pytest.raises(ValueError, match="their likelihood is that of linear processes, not of one that is simulated"):
+        cli.run(["likelihood", "run"])

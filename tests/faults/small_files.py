@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -52,6 +52,39 @@ def pdebench_groups(path: Path) -> dict[str, Any]:
             for dim, n in (("x", 6), ("y", 4), ("t", 5)):
                 group[f"grid/{dim}"] = (np.arange(float(n)) + 0.5) / n
     return {"boundary": "neumann"}
+
+
+def pdebench_darcy(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "w") as file:
+        file["tensor"], file["nu"] = values()[:, :1], values(1)[:, 0]
+        _coordinates(file)
+        file.attrs["beta"] = 1.0
+    return {"boundary": "dirichlet"}
+
+
+def pdebench_flow(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate(("density", "pressure", "Vx", "Vy")):
+            file.create_dataset(name, data=values(number), chunks=(1, 5, 6, 4), compression="gzip")
+        _coordinates(file)
+        file["t-coordinate"] = np.arange(6.0) * 0.1
+        file.attrs["M"] = 0.1
+    return {"boundary": "periodic"}
+
+
+def pdebench_incompressible(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "w") as file:
+        velocity = np.stack([values(), values(1)], -1)
+        file.create_dataset("velocity", data=velocity, chunks=(1, 1, 6, 4, 2), compression="lzf", shuffle=True)
+        file.create_dataset("particles", data=values(2)[..., None], chunks=(1, 1, 6, 4, 1), compression="lzf")
+        file["force"], file["t"] = velocity[:, 0], np.tile(np.arange(5.0), (2, 1))
+        file.attrs["config"], file.attrs["latestIndex"] = "nu: 0.01", 2
+    return {"boundary": "dirichlet", "extent": 1.0}
+
+
+def _coordinates(file: h5py.File) -> None:
+    for dim, n in (("x", 6), ("y", 4)):
+        file[f"{dim}-coordinate"] = (np.arange(float(n)) + 0.5) / n
 
 
 def pdearena(path: Path) -> dict[str, Any]:
@@ -140,10 +173,27 @@ def mapped(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def zarr2(path: Path) -> dict[str, Any]:
+    _store(path, 2)
+    return {"boundary": "neumann"}
+
+
+def zarr3(path: Path) -> dict[str, Any]:
+    _store(path, 3)
+    return {"boundary": "neumann"}
+
+
+def _store(path: Path, version: Literal[2, 3]) -> None:
+    _dataset().to_zarr(path, zarr_format=version, encoding={"u": {"chunks": (1, 5, 3, 4)}}, consolidated=version == 2)
+
+
+# Folders, where the others are files; they need the library zarr.
+STORES: dict[str, Callable[[Path], dict[str, Any]]] = {"zarr2": zarr2, "zarr3": zarr3}
+
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
     f.__name__: f
     for f in (
-        the_well, pdebench, pdebench_groups, pdearena, py_pde, netcdf4, netcdf3, matlab5, matlab7, npy, npz, tensors,
-        mapped,
+        the_well, pdebench, pdebench_groups, pdebench_darcy, pdebench_flow, pdebench_incompressible, pdearena, py_pde,
+        netcdf4, netcdf3, matlab5, matlab7, npy, npz, tensors, mapped,
     )
 }  # fmt: skip

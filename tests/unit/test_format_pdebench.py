@@ -196,7 +196,9 @@ def put(name: str, array: np.ndarray) -> Callable[[h5py.File], object]:
     [
         (burgers, put("x-coordinate", centres("x")[::-1]), "cells of dimension 'x' must be equally spaced and incr"),
         (burgers, put("x-coordinate", centres("x") ** 3), "cells of dimension 'x' must be equally spaced and increas"),
-        (burgers, put("x-coordinate", centres("y")), r"'x' has 5 cells and coordinates of shape \(6,\); expected \(5"),
+        (burgers, put("x-coordinate", centres("x")[:4]), r"'x' has 5 cells and coordinates of shape \(4,\); expected \(5"),
+        (burgers, put("x-coordinate", np.linspace(-1, 1, 6)), r"'x' has 5 cells and 6 coordinates, .* pass extent= \(--"
+         r"data.layout.extent\) 2 and origin= \(--data.layout.origin\) -1 of this axis"),
         (burgers, put("x-coordinate", np.full(5, np.nan)), "dimension 'x' has the coordinate nan"),
         (burgers, put("t-coordinate", np.arange(T + 2.0)), r"times have the shape \(6,\); expected 4 frames, or 5 wi"),
         (burgers, put("t-coordinate", np.zeros(T)), "the times do not increase; frame 1 of trajectory 0 is at 0"),
@@ -230,3 +232,15 @@ def test_time_between_frames_may_be_said(tmp_path: Path) -> None:
 def test_each_layout_is_told_from_the_others(tmp_path: Path) -> None:
     for i, write in enumerate((burgers, runs, incompressible)):
         assert find_format(write(tmp_path / f"{i}.h5")).name == "pdebench"
+
+
+def test_edges_of_cells_are_read_by_whoever_says_so(tmp_path: Path) -> None:
+    path = burgers(tmp_path)
+    with h5py.File(path, "a") as file:
+        put("x-coordinate", np.linspace(-1, 1, 6))(file)
+    grid = open_source(path, Layout(boundary="periodic", extent=2.0, origin=-1.0)).grid
+    np.testing.assert_allclose(grid.coordinate(0), [-0.8, -0.4, 0.0, 0.4, 0.8], atol=1e-15)
+    with h5py.File(path, "a") as file:
+        put("x-coordinate", np.linspace(-1, 1, 6) ** 3)(file)
+    with pytest.raises(ValueError, match="must be equally spaced"):
+        open_source(path, Layout(boundary="periodic", extent=2.0, origin=-1.0))

@@ -94,3 +94,49 @@ def test_what_is_said(tmp_path: Path) -> None:
 def test_a_field_without_a_number(tmp_path: Path) -> None:
     path = plain(tmp_path / "a.h5", np.full((1, 1, 4, 4), math.nan))
     assert "no finite value, 16 NaN, 0 infinite" in inspect(path, layout())
+
+
+def test_pieces_that_were_never_written_are_told(tmp_path: Path) -> None:
+    """A run that was broken off leaves zeros that look like values."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        u = file.create_dataset("u", shape=(2, 5, 6, 4), dtype="f4", chunks=(1, 1, 6, 4), compression="gzip")
+        u[0] = 1.0
+        file["v"] = np.ones((2, 5, 6, 4))
+        file.create_dataset("w", shape=(2, 5, 6, 4), dtype="f4", fillvalue=7.0)
+    both = {"u": "/u", "v": "/v", "w": "/w"}
+    told = [line.strip() for line in inspect(path, Layout.of(LAYOUT, fields=both)).splitlines() if "written" in line]
+    assert told == [
+        "5 of 10 pieces were never written: they are read as 0.0",
+        "1 of 1 pieces were never written: they are read as 7.0",
+    ]
+
+
+def test_missing_pieces_of_a_zarr_store_are_told(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(2, 5, 6), chunks=(1, 5, 6), dtype="f4", fill_value=0)
+    array[0] = 1.0
+    told = Layout(dims=["trajectory", "time", "x"], extent=1.0, boundary="periodic", time=1.0)
+    text = inspect(tmp_path / "a.zarr", told)
+    assert "1 of 2 pieces were never written: they are read as 0.0" in text
+    assert "chunks (1, 5, 6), zstd" in text
+
+
+def test_an_error_says_where_its_setting_is_written(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["tensor"], file["x-coordinate"] = np.zeros((2, 3, 4)), (np.arange(4) + 0.5) / 4
+        file["t-coordinate"] = np.arange(3.0)
+    head, fault, where, *_ = inspect(tmp_path / "a.h5").splitlines()
+    assert head.startswith(f"{tmp_path}/a.h5: PDEBench, ")
+    assert "pass boundary= (--data.layout.boundary)" in fault
+    assert where == (
+        "  say it here by --layout FILE, a YAML file with boundary: ...; in an experiment by data: {layout: {boundary: "
+        "...}}"
+    )
+
+
+def test_a_file_that_was_inspected_can_be_written_to(tmp_path: Path) -> None:
+    path = plain(tmp_path / "a.h5", np.ones((2, 3, 4, 5)))
+    inspect(path, layout())
+    with h5py.File(path, "a") as file:
+        file.attrs["note"] = 1

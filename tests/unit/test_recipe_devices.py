@@ -19,6 +19,10 @@ from datasets.gray_scott import GrayScott
 from datasets.kuramoto_sivashinsky import KuramotoSivashinsky
 from datasets.navier_stokes import NavierStokes, coarsen
 from datasets.periodic_box import PeriodicBox, resample
+from datasets.shallow_water import ShallowWater
+from datasets.shallow_water import initial_state as deep_start
+from datasets.taylor_green import Incompressible
+from datasets.taylor_green import initial_velocity as vortices
 
 
 def _step(rates: Tensor, nonlinear: Callable[[Tensor], Tensor], modes: Tensor) -> Tensor:
@@ -62,7 +66,32 @@ def _turbulence() -> Tensor:
     return coarsen(solver.to_field(solver.advection(solver.to_modes(_zeros(2, 12, 12)))), 8)
 
 
-STEPS = {f.__name__[1:]: f for f in (_allen_cahn, _forced_turbulence, _gray_scott, _kuramoto_sivashinsky, _turbulence)}
+def _shallow_water() -> Tensor:
+    solver = ShallowWater(PeriodicBox(2, 36, 1e6, "meta"), 9.81, 1e-4, 1e4)
+    start = deep_start([np.random.default_rng(0)], solver, 100.0, 3.0, 0.05)
+    solver.energy(start)
+    return resample(solver.box.to_field(start + solver.tendency(start)), 2, 24)
+
+
+def _taylor_green() -> Tensor:
+    solver = Incompressible(PeriodicBox(3, 36, device="meta"), 1e-2)
+    start = vortices([np.random.default_rng(0)], solver, 1.0, 0.1)
+    solver.enstrophy(start)
+    return resample(solver.box.to_field(start + solver.advection(start)), 3, 24)
+
+
+STEPS = {
+    f.__name__[1:]: f
+    for f in (
+        _allen_cahn,
+        _forced_turbulence,
+        _gray_scott,
+        _kuramoto_sivashinsky,
+        _shallow_water,
+        _taylor_green,
+        _turbulence,
+    )
+}
 
 
 @pytest.mark.parametrize("name", STEPS)

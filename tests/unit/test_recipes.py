@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import yaml
 from datasets import recipes
 from datasets.measure import measure
 from datasets.writing import in_blocks, write_runs
+from physdiff.commands.data import list_recipes
+from physdiff.commands.data import make as command_make
 from physdiff.data import load_fields
 from physdiff.data.fields import SPLITS
+from physdiff.data.formats import open_source
 from physdiff.data.formats.the_well_writer import FieldSpec
+from physdiff.data.repack import repack
 from physdiff.grid import Grid
 
 RUNS = {"train_runs": 5, "valid_runs": 2, "test_runs": 2}
@@ -74,7 +79,12 @@ def test_every_recipe_is_tested_here() -> None:
 def test_data_set_is_whole(name: str, made: Any) -> None:
     folder, values = made(name)
     assert sorted(p.name for p in folder.iterdir()) == ["card.md", "data", "stats.yaml"]
-    assert (folder / "card.md").read_text() == recipes()[name].card.read_text()
+    card = (folder / "card.md").read_text()
+    assert card.startswith(recipes()[name].card.read_text().rstrip())
+    # SMALL differs from the recipe's own settings, and so does the seed: the card of these data says so.
+    for setting, value in {**SMALL[name], "seed": 3}.items():
+        own = inspect.signature(recipes()[name].make).parameters[setting].default
+        assert f"| {setting} | {value} | {own} |" in card.split("## This data set")[1]
     train = load_fields(folder, split="train")
     assert train.values.dtype == np.float32 and np.isfinite(train.values).all()
     stats = yaml.safe_load((folder / "stats.yaml").read_text())
@@ -132,11 +142,68 @@ def test_make_refuses_an_occupied_folder_and_its_parameters_are_told(name: str, 
 def test_card_tells_what_a_reader_needs(name: str) -> None:
     card = recipes()[name].card.read_text()
     assert card.startswith(f"# {name}\n") and "## Limits" in card
-    asked = ["stored", "boundary", "units", "seed", "licence", f"datasets/{name}.py"]
-    # Terrain is measured; it has no equation and no solver.
-    asked += [] if name == "terrain" else ["equation", "solver", "## What it looks like"]
-    missing = [word for word in asked if word not in card.replace("law |", "equation").replace("sampler", "solver")]
-    assert not missing
+    # Rows of its table; terrain is measured, it has no equation and no solver.
+    asked = {"stored", "boundary", "units", "seed", "size", "licence", "made by", "symmetries"}
+    asked |= set() if name == "terrain" else {"equation", "solver"}
+    rows = {line.split("|")[1].strip() for line in card.splitlines() if line.startswith("|")}
+    assert asked <= rows, asked - rows
+    assert f"datasets/{name}.py" in card
+    size = next(line for line in card.splitlines() if line.startswith("| size |"))
+    assert re.search(r"\d (kB|MB|GB)", size), size
+    # Which test verifies the solver, or what else was measured, stands in the text.
+    tests = re.findall(r"`(tests/unit/test_\w+\.py)`", card)
+    assert all((Path(__file__).parents[2] / test).is_file() for test in tests)
+    assert name == "terrain" or (tests and "## What it looks like" in card)
+
+
+def test_a_card_of_the_recipes_own_settings_is_as_it_is(tmp_path: Path) -> None:
+    folder = recipes()["terrain"].make(tmp_path / "set", progress=False)
+    assert (folder / "card.md").read_text() == recipes()["terrain"].card.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("turbulence", "vorticity"), ("forced_turbulence", "vorticity"), ("burgers", "velocity"),
+     ("kuramoto_sivashinsky", "u")],
+)  # fmt: skip
+def test_a_reflection_turns_the_sign_of_fields_that_it_should(name: str, field: str, made: Any, tmp_path: Path) -> None:
+    """Else `data.symmetries: [flip]` would train on flows that do not exist; repacking keeps the mark."""
+    folder, _ = made(name)
+    file = folder / "data" / "train" / f"{name}.hdf5"
+    list(repack(str(file), str(tmp_path / "new.hdf5")))
+    for path in (file, tmp_path / "new.hdf5"):
+        assert {v.name: v.pseudo for v in open_source(path).variables} == {field: True}
+
+
+def test_other_fields_keep_their_sign(made: Any) -> None:
+    folder, _ = made("gray_scott")
+    assert not any(v.pseudo for v in open_source(folder / "data" / "test" / "gray_scott.hdf5").variables)
+
+
+def test_command_tells_what_was_made_not_what_is_made_by_default(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command_make("poisson", str(tmp_path / "pairs"), settings={**RUNS, "cells": 16})
+    said = capsys.readouterr().out
+    assert "solution, source: 5 train + 2 valid + 2 test trajectories of 1 frame on 16 (x, dirichlet, 1 m)" in said
+    assert "1280" not in said
+
+
+def test_list_aligns_every_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    list_recipes()
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index(recipes()[line.split()[0]].summary) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_list_tells_the_settings_of_a_recipe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    list_recipes(name)
+    said = capsys.readouterr().out
+    for setting in set(SMALL[name]):
+        own = inspect.signature(recipes()[name].make).parameters[setting].default
+        told = re.search(rf"^  {setting} = {re.escape(str(own))}: (.+)$", said, re.MULTILINE)
+        assert told is not None and len(told.group(1)) > 5
+    assert not re.search(r"^  (folder|seed|progress|overwrite) =", said, re.MULTILINE)
 
 
 def test_measure_tells_the_moments_of_a_data_set(made: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from physdiff import Grid, load_fields
-from physdiff.data import repack as repack_module
+from physdiff.data import hdf5_copy
 from physdiff.data.formats import open_source
 from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_the_well
 from physdiff.data.layout import Layout
@@ -109,6 +109,95 @@ def test_arrays_become_a_file_of_the_well(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.values, values.reshape(12, 2, 6, 4))
 
 
+@pytest.mark.parametrize("compression", ["gzip", *(["zstd"] if plugin_is_there() else [])])
+def test_what_else_a_file_of_arrays_says_is_kept(tmp_path: Path, compression: str) -> None:
+    """Missing values, numbers of frames, the mask, attributes and the compression that was asked for."""
+    rng = np.random.default_rng(3)
+    u = np.where(rng.random((3, 4, 6, 4)) > 0.8, np.nan, rng.standard_normal((3, 4, 6, 4)))
+    x = xr.Dataset(
+        {
+            "u": (("trajectory", "time", "x", "y"), u), "land": (("x", "y"), rng.integers(0, 2, (6, 4))),
+            "forcing": (("time",), rng.standard_normal(4)), "dose": (("trajectory", "time"), rng.standard_normal((3, 4))),
+            "nu": (("trajectory",), rng.random(3)),
+        },
+        coords={"time": ("time", np.arange(4.0), {"units": "days since 2000-01-01"}), "x": np.arange(6.0), "y": np.arange(4.0)},
+        attrs={"institution": "somewhere"},
+    )  # fmt: skip
+    x.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    layout = Layout(boundary="neumann", mask="land")
+    (done,) = repack(tmp_path / "a.nc", tmp_path / "b.hdf5", layout=layout, compression=compression, progress=False)
+    old, new = open_source(tmp_path / "a.nc", layout), open_source(tmp_path / "b.hdf5", Layout(mask="land"))
+    axes = ("trajectory", "time", "x", "y")
+    np.testing.assert_array_equal(new.variables[0].view.read(axes), u)
+    assert old.observed is not None and new.observed is not None
+    np.testing.assert_array_equal(new.observed.read(("x", "y")), old.observed.read(("x", "y")))
+    for name in ("forcing", "dose", "nu"):
+        assert new.scalar_dims[name] == x[name].dims
+        np.testing.assert_array_equal(new.scalars[name], x[name].values)
+    said = {key: new.attrs[key] for key in ("dataset_name", "institution", "time_units")}
+    assert said == {"dataset_name": "b", "institution": "somewhere", "time_units": "days since 2000-01-01"}
+    with h5py.File(done.path) as file:
+        assert file["t0_fields/u"].chunks == (1, 1, 6, 4)
+        assert file["t0_fields/u"].id.get_create_plist().get_nfilters() > 0
+
+
+def test_the_cost_before_is_that_of_any_format(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", u=np.zeros((3, 4, 6, 4)))
+    layout = Layout(dims=["trajectory", "time", "x", "y"], extent=1.0, boundary="periodic", time=0.5)
+    (done,) = repack(tmp_path / "a.npz", tmp_path / "b.hdf5", layout=layout, progress=False)
+    assert (done.worst_before, done.worst_after) == (12.0, 1.0)  # the archive unpacks all 12 frames for one
+
+
+def test_snapshots_with_runs_are_refused(tmp_path: Path) -> None:
+    x = xr.Dataset(
+        {"u": (("sample", "x"), np.zeros((4, 6))), "trajectory": (("sample",), [0, 0, 1, 1])},
+        coords={"x": np.arange(6.0)},
+    )
+    x.to_netcdf(tmp_path / "a.nc", engine="scipy")
+    with pytest.raises(ValueError, match=r"a\.nc lists snapshots one by one"):
+        repack(tmp_path / "a.nc", tmp_path / "b.hdf5", layout=Layout(boundary="periodic"), progress=False)
+    assert not (tmp_path / "b.hdf5").exists()
+
+
+def by_path(field: str) -> Layout:
+    return Layout(fields={"u": field}, dims=["trajectory", "time", "x", "y"], extent=1.0, boundary="periodic", time=1.0)
+
+
+@pytest.mark.parametrize("named", ["u", "/u", "alias", "soft"])
+def test_names_and_references_lead_where_they_led(tmp_path: Path, named: str) -> None:
+    """By whichever of its names a field is asked for; MATLAB's cells are references."""
+    values = np.random.default_rng(4).standard_normal((3, 4, 6, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("u", data=values, chunks=values.shape, compression="gzip")
+        file["alias"], file["soft"] = file["u"], h5py.SoftLink("/u")
+        file.create_group("inner")["up"] = file["/"]
+        cells = file.create_dataset("cells", (3,), dtype=h5py.ref_dtype)
+        cells[0], cells[1] = file["u"].ref, file["inner"].ref
+        file.attrs["main"] = file["u"].ref
+        file["inner"].attrs.create("both", [file["u"].ref, file["cells"].ref], dtype=h5py.ref_dtype)
+        file["inner"].attrs["CLASS"] = "of its own"
+    (done,) = repack(tmp_path / "a.h5", tmp_path / "b.h5", layout=by_path(named), progress=False)
+    assert (done.worst_before, done.worst_after) == (12.0, 1.0)
+    with h5py.File(done.path) as file:
+        assert file["u"].chunks == (1, 1, 6, 4) and file["u"] == file["alias"] == file["soft"]
+        assert file["inner/up"] == file["/"]
+        cells = file["cells"]
+        assert file[cells[0]] == file["u"] and file[cells[1]] == file["inner"] and not cells[2]
+        assert file[file.attrs["main"]] == file["u"]
+        assert [file[r].name for r in file["inner"].attrs["both"]][1] == "/cells"
+        assert file["inner"].attrs["CLASS"] == "of its own"
+        np.testing.assert_array_equal(file["u"][()], values)
+
+
+def test_references_to_regions_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"] = np.zeros((3, 4, 6, 4))
+        file.create_dataset("part", (1,), dtype=h5py.regionref_dtype)[0] = file["u"].regionref[0, 0]
+    with pytest.raises(ValueError, match=r"a\.h5': '/part' refers to parts of datasets"):
+        repack(tmp_path / "a.h5", tmp_path / "b.h5", layout=by_path("u"), progress=False)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.h5"]
+
+
 def test_a_folder_keeps_its_other_files(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_the_well(tmp_path / "set" / "data" / split / "a.hdf5", {"u": np.ones((1, 2, 6, 4))}, GRID)
@@ -130,11 +219,11 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(repack_module, "_copy_field", full)
+    monkeypatch.setattr(hdf5_copy, "_copy_field", full)
     with pytest.raises(OSError, match=r"no room for .*new\.hdf5"):
         repack(old, tmp_path / "new.hdf5", progress=False)
     monkeypatch.undo()
-    monkeypatch.setattr(repack_module, "_same_bits", lambda a, b: False)
+    monkeypatch.setattr(hdf5_copy, "_same_bits", lambda a, b: False)
     with pytest.raises(ValueError, match=r"new\.hdf5'.* does not read back as it was"):
         repack(old, tmp_path / "new.hdf5", progress=False)
     assert [f.name for f in tmp_path.iterdir()] == ["old.hdf5"]

@@ -104,7 +104,7 @@ def test_too_few_runs_are_told_with_the_reason(tmp_path: Path) -> None:
         open_splits(two, split=Split())
     assert list(open_splits(two, split=Split(0.5, 0.5, 0.0))) == ["train", "valid"]
     assert [p.runs for p in open_splits([one, two], split=Split()).values()] == [1, 1, 1]
-    with pytest.raises(ValueError, match=r"is not divided into train, valid, test; say how .* data.split"):
+    with pytest.raises(ValueError, match=r"is not divided into train, valid, test; say how .* data.splits"):
         open_splits(two)
 
 
@@ -145,7 +145,7 @@ def test_a_folder_in_the_wells_layout(tmp_path: Path) -> None:
     (tmp_path / "data" / "train" / "stats.yaml").write_text("{}")
     parts = open_splits(tmp_path)
     assert {name: runs_in(p) for name, p in parts.items()} == {"train": [0, 1], "test": [10, 11]}
-    with pytest.raises(ValueError, match=r"has its own parts \(train, test\); leave data.split out"):
+    with pytest.raises(ValueError, match=r"has its own parts \(train, test\); leave data.splits out"):
         open_splits(tmp_path, split=Split())
 
 

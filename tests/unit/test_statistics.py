@@ -263,10 +263,13 @@ def well(folder: Path, seed: int = 0) -> Path:
 
 
 def test_stored_statistics_have_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fields = open_fields(well(tmp_path / "set"), split="train")
     found = statistics_of(fields)
-    place = stored_at(fields, found.identity)[0]
-    assert place.parent == tmp_path / "set" / "statistics"
+    beside, place = stored_at(fields, found.identity)
+    assert beside.parent == tmp_path / "set" / "statistics" and place.is_relative_to(tmp_path / "cache")
+    # Nobody asked training to write beside the data.
+    assert place.is_file() and not beside.parent.exists()
 
     def measured_again(*args: object) -> None:
         raise AssertionError("stored statistics were measured again")

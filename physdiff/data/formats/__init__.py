@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from physdiff.data.damage import named
@@ -80,12 +81,10 @@ def open_source(path: str | Path, layout: Layout | None = None) -> Source:
 
 
 def formats_table() -> str:
-    """The formats that are read, one a line: name, what it is, how a file of it is told, what a layout must say."""
-    rows = [
-        ("name", "format", "told by", "a layout says"),
-        *((f.name, f.title, f.told_by, f.needs) for f in FORMATS.values()),
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    """The formats that are read: name and what it is, and below how a file of it is told and what a layout must say."""
+    lines = []
+    for one in FORMATS.values():
+        lines.append(f"{one.name:10} {one.title}")
+        for words, said in (("told by", one.told_by), ("a layout says", one.needs)):
+            lines += textwrap.wrap(said, 100, initial_indent=f"  {words + ':':15}", subsequent_indent=" " * 17)
+    return "\n".join(lines)

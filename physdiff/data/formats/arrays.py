@@ -55,6 +55,11 @@ class WholeArray:
         return self.shape if self.is_packed else None
 
     @property
+    def compression(self) -> str:
+        """What the file says of it: that it can only be unpacked whole."""
+        return "packed whole" if self.is_packed else ""
+
+    @property
     def label(self) -> str:
         return f"{self.path}: {self.name}"
 

@@ -7,7 +7,7 @@ refused, and settled by `dims`, which names the axes anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,8 +45,9 @@ class Described:
 
 
 def read_by_conventions(
-    path: str, schema: str, variables: Mapping[str, Described], attrs: Mapping[str, Any], layout: Layout
-) -> Source:
+    path: str, schema: str, variables: Mapping[str, Described], attrs: Mapping[str, Any], layout: Layout,
+    groups: Sequence[str] = (),
+) -> Source:  # fmt: skip
     """A file of variables with named axes.
 
     Args:
@@ -55,6 +56,7 @@ def read_by_conventions(
         variables: Everything in it that is an array.
         attrs: Attributes of the whole.
         layout: `fields` chooses variables, `dims` names their axes anew, the rest as everywhere.
+        groups: Parts of the file with variables of their own, for the message of a file without any at its top.
 
     Raises:
         ValueError: there is no field, an axis could be of two kinds, or the grid is not told.
@@ -67,7 +69,10 @@ def read_by_conventions(
     chosen = chosen or _fields(variables)
     if not chosen:
         held = ", ".join(f"{n} {v.dims}" for n, v in list(variables.items())[:SHOWN]) or "nothing"
-        raise ValueError(f"{path} holds no field: no variable has a spatial dimension; it holds {held}.")
+        further = f" Its groups: {', '.join(groups[:SHOWN])}; say which with group= (--data.layout.group)."
+        raise ValueError(
+            f"{path} holds no field: no variable has a spatial dimension; it holds {held}.{further * bool(groups)}"
+        )
     _refuse_staggered(path, chosen)
     roles = _roles(path, chosen, layout)
     static = set(layout.static or ())
@@ -94,6 +99,9 @@ def read_by_conventions(
     if (COMPONENT in stored) and (level := variables.get(stored[COMPONENT])) is not None:
         names = [_word(v) for v in _numbers(path, level)]
     notes |= {k: v for k, v in attrs.items() if isinstance(v, str | int | float)}
+    notes |= {
+        f"{n}.offset": str(np.ravel(v.attrs["offset"]).tolist()) for n, v in chosen.items() if "offset" in v.attrs
+    }
     contents = Contents(fields, centres, beside, times, scalars, labels, names, notes)
     return assemble(path, schema, contents, rest)
 

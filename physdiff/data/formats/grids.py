@@ -1,7 +1,8 @@
 """The grid and the times of a file, from what it stores and what a `Layout` says in its place.
 
 Stored coordinates are those of cell centres. They must be equally spaced and increasing: a stretched or decreasing axis
-that were read as a regular one would be wrong in every later step, so nothing overrides that.
+that were read as a regular one would be wrong in every later step, so nothing overrides that. One coordinate more than
+there are cells may be those of their edges; whoever says so by extent and origin is believed.
 """
 
 from __future__ import annotations
@@ -43,12 +44,20 @@ def grid_of(
     axes: dict[str, tuple[np.ndarray, Mapping[str, Any]]] = {}
     for dim, n in sizes.items():
         own = dict((attrs or {}).get(dim, {}))
-        stored = _stored(source, dim, n, centres.get(dim))
         extent, origin = extents[dim], origins[dim]
+        ends = _edges(source, dim, n, centres.get(dim))
+        if ends is not None and (extent is None or origin is None):
+            raise ValueError(
+                f"{source}: dimension '{dim}' has {n} cells and {n + 1} coordinates, equally spaced, as of the cells' "
+                f"edges; if they are, pass extent= (--data.layout.extent) {ends[1] - ends[0]:.6g} and origin= "
+                f"(--data.layout.origin) {ends[0]:.6g} of this axis."
+            )
+        stored = None if ends is not None else _stored(source, dim, n, centres.get(dim))
         if extent is None and stored is None:
+            also = f" Nor does it tell its boundary: {_ask_for_boundary(sizes)}{f' {hint}' * bool(hint)}"
             raise ValueError(
                 f"{source}: the file has no coordinates along '{dim}'; pass extent= (--data.layout.extent), the "
-                "length of the box along each axis."
+                f"length of the box along each axis.{also * (layout.boundary is None and 'grid_boundary' not in own)}"
             )
         if extent is None and n == 1 and "grid_extent" not in own:
             raise ValueError(
@@ -67,14 +76,19 @@ def grid_of(
             own["units"] = layout.length_unit
         if layout.boundary is None and "grid_boundary" not in own:
             raise ValueError(
-                f"{source}: dimension '{dim}' has no boundary condition; pass boundary= (--data.layout.boundary) "
-                f"'periodic', 'neumann' or 'dirichlet', or a list with one for each of {', '.join(sizes)}."
-                + f" {hint}"
-                * bool(hint)
+                f"{source}: dimension '{dim}' has no boundary condition; {_ask_for_boundary(sizes)}"
+                f"{f' {hint}' * bool(hint)}"
             )
         assert stored is not None
         axes[dim] = stored, own
     return grid_from_axes(axes, layout.boundary, source)
+
+
+def _ask_for_boundary(sizes: Mapping[str, int]) -> str:
+    return (
+        "pass boundary= (--data.layout.boundary) 'periodic', 'neumann' or 'dirichlet', or a list with one for each of "
+        f"{', '.join(sizes)}."
+    )
 
 
 def times_of(
@@ -152,6 +166,15 @@ def _stored(source: str, dim: str, n: int, centres: np.ndarray | None) -> np.nda
         # A stored extent may be wrong; that the cells are equally spaced is checked without it.
         grid_from_axes({dim: (centres, {})}, "periodic", source)
     return centres
+
+
+def _edges(source: str, dim: str, n: int, values: np.ndarray | None) -> tuple[float, float] | None:
+    """First and last of one regular coordinate more than there are cells; None of any others."""
+    if values is None or values.shape != (n + 1,):
+        return None
+    stored = _stored(source, dim, n + 1, values)
+    assert stored is not None
+    return float(stored[0]), float(stored[-1])
 
 
 def _step(centres: np.ndarray) -> float:

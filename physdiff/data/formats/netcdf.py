@@ -16,9 +16,10 @@ from scipy.io import netcdf_file
 
 from physdiff.atomic import replacing_file
 from physdiff.data.axes import text
-from physdiff.data.containment import dataset_within, is_dataset
+from physdiff.data.containment import dataset_within, is_dataset, is_group
 from physdiff.data.decoded import unpacked
 from physdiff.data.file_map import MappedArray
+from physdiff.data.formats.by_layout import SHOWN
 from physdiff.data.formats.conventions import Described, read_by_conventions
 from physdiff.data.formats.format import Format, Probe, kind_of
 from physdiff.data.handles import open_hdf5
@@ -33,13 +34,30 @@ def open_netcdf(path: Path, layout: Layout) -> Source:
     Raises:
         ValueError: it is damaged, its fields have no common grid, or something that must be known is not told.
     """
+    groups: list[str] = []
     if kind_of(path) == "netcdf3":
         if layout.group is not None:
             raise ValueError(f"'{path}' is netCDF of version 3, which has no groups; got group='{layout.group}'.")
         variables, attrs = _version_3(str(path))
     else:
         variables, attrs = _version_4(str(path), layout.group or "")
-    return read_by_conventions(str(path), "netcdf", variables, attrs, layout)
+        groups = _groups(path, layout.group or "")
+    return read_by_conventions(str(path), "netcdf", variables, attrs, layout, groups)
+
+
+def _groups(path: Path, group: str) -> list[str]:
+    """Groups below one that hold arrays, as many as a message shows."""
+    found: list[str] = []
+    with open_hdf5(path) as file:
+        waiting = [group.strip("/")]
+        for here in waiting:
+            inner: Any = file[here or "/"]
+            if here != group.strip("/") and any(is_dataset(inner, name) for name in inner):
+                found.append(here)
+            # A file that links a group into itself has no end.
+            if len(found) < SHOWN and here.count("/") < 8:
+                waiting += [f"{here}/{name}".strip("/") for name in inner if is_group(inner, name)][: 4 * SHOWN]
+    return found
 
 
 def _version_4(path: str, group: str) -> tuple[dict[str, Described], dict[str, Any]]:

@@ -168,10 +168,11 @@ def _components(dataset: h5py.Dataset, rank: int, grid: Grid, sizes: Mapping[str
     dims = tuple(single if alone else axes)
     array = array_of(dataset)
     name, units = full.rsplit("/", 1)[-1], text(dataset.attrs.get("units", ""))
+    pseudo = bool(np.all(dataset.attrs.get("pseudo", False)))  # not of the schema: what the writer here adds to it
     for index in itertools.product(range(grid.ndim), repeat=rank):
         suffix = "_" * bool(rank) + "".join(grid.dims[i] for i in index)
         view = View(array, dims, alone | dict(zip(places, index, strict=True)))
-        yield Variable(name + suffix, view, units, name if rank else "", index)
+        yield Variable(name + suffix, view, units, name if rank else "", index, pseudo)
 
 
 def _scalars(file: h5py.File, sizes: Mapping[str, int]) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:

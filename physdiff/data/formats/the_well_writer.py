@@ -39,6 +39,7 @@ class FieldSpec:
         sample_varying: Whether runs differ in it.
         time_varying: Whether frames differ in it.
         dtype: Of the stored numbers.
+        pseudo: Whether a reflection turns its sign beyond what its components say: vorticity in 2-D, velocity on a line.
 
     Raises:
         ValueError: the rank is not 0, 1 or 2.
@@ -49,6 +50,7 @@ class FieldSpec:
     sample_varying: bool = True
     time_varying: bool = True
     dtype: str = "float32"
+    pseudo: bool = False
 
     def __post_init__(self) -> None:
         if self.rank not in (0, 1, 2):
@@ -73,7 +75,9 @@ class WellFile:
         time: Time of each frame, shape (frames,) or (trajectories, frames).
         parameters: What the runs were made with: one number, or one per run, shape (trajectories,).
         attrs: Further attributes of the file, such as `dataset_name`.
-        compression: "gzip" or "lzf" packs frame by frame; None stores each array in one piece, the fastest to read.
+        compression: "gzip" or "lzf" packs frame by frame, as do options by name as h5py takes them; None, or none of
+            these, stores each array in one piece, the fastest to read.
+        missing: Whether NaN may stand for cells without a value; else every value must be finite.
 
     Raises:
         ValueError: there is no field, run or frame, or the times or parameters do not fit; at the end of the block, a
@@ -90,12 +94,14 @@ class WellFile:
         *,
         parameters: Mapping[str, float | np.ndarray] | None = None,
         attrs: Mapping[str, str | int | float] | None = None,
-        compression: str | None = None,
+        compression: str | Mapping[str, Any] | None = None,
+        missing: bool = False,
     ) -> None:
         self.path, self.fields, self.grid, self.trajectories = Path(path), dict(fields), grid, trajectories
         self.time = np.asarray(time, dtype=np.float64)
         self._parameters = {name: np.asarray(value) for name, value in (parameters or {}).items()}
-        self._attrs, self._compression = dict(attrs or {}), compression
+        self._attrs, self._may_miss = dict(attrs or {}), missing
+        self._packing = {"compression": compression} if isinstance(compression, str) else dict(compression or {})
         self._written = np.zeros(trajectories, dtype=bool)
         self._constant: set[str] = set()
         if not self.fields:
@@ -203,7 +209,7 @@ class WellFile:
         # A number that overflows on its way to the stored type is refused below, with its place.
         with np.errstate(over="ignore"):
             array = array.astype(spec.dtype, copy=False)
-        finite = np.isfinite(array)
+        finite = np.isfinite(array) | (np.isnan(array) if self._may_miss else False)
         if not finite.all():
             where = tuple(int(i) for i in np.argwhere(~finite)[0])
             place = (where[0] + first, *where[1:]) if spec.sample_varying else where
@@ -249,12 +255,13 @@ class WellFile:
                 axes = spec.axes(self.trajectories, self.time.shape[-1], self.grid)
                 chunks = tuple(1 if axis in ("trajectories", "frames") else n for axis, n in axes.items())
                 dataset = group.create_dataset(
-                    name, tuple(axes.values()), spec.dtype, compression=self._compression,
-                    chunks=chunks if self._compression else None,
+                    name, tuple(axes.values()), spec.dtype, chunks=chunks if self._packing else None, **self._packing
                 )  # fmt: skip
                 _vary(dataset, sample=spec.sample_varying, time=spec.time_varying)
                 dataset.attrs["dim_varying"] = [True] * self.grid.ndim
                 dataset.attrs["units"] = spec.units
+                if spec.pseudo:
+                    dataset.attrs["pseudo"] = True
 
 
 def write_the_well(

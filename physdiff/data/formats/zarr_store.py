@@ -31,6 +31,7 @@ class ZarrArray:
     Attributes:
         path: Folder of the store.
         name: Path of the array in it.
+        compression: Names of what packs its chunks.
     """
 
     path: str
@@ -38,6 +39,7 @@ class ZarrArray:
     shape: tuple[int, ...]
     dtype: np.dtype
     chunks: tuple[int, ...] | None
+    compression: str = ""
 
     @property
     def label(self) -> str:
@@ -48,6 +50,11 @@ class ZarrArray:
             return np.asarray(_member(self.path, self.name)[key])
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"'{self.path}': '{self.name}' is damaged: {' '.join(str(error).split())}.") from None
+
+    def pieces_there(self) -> tuple[int, int, Any]:
+        """Pieces that are in the store, all that there should be, and the number that stands for the others."""
+        member = _member(self.path, self.name)
+        return member.nchunks_initialized, member.nchunks, member.fill_value
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,10 @@ class ReshapedArray:
     @property
     def chunks(self) -> tuple[int, ...] | None:
         return None if self.flat.chunks is None else (*self.flat.chunks[:-1], *self.last)
+
+    @property
+    def compression(self) -> str:
+        return self.flat.compression
 
     @property
     def label(self) -> str:
@@ -120,7 +131,8 @@ def open_zarr(path: Path, layout: Layout) -> Source:
     variables = {name or "data": _described(store, prefix + name, member) for name, member in members.items()}
     if "variables" in attrs and "data" in variables:
         variables, layout = _anemoi(store, variables, attrs, layout)
-    return read_by_conventions(store, "zarr", variables, attrs, layout)
+    groups = sorted(prefix + name for name in root.group_keys()) if hasattr(root, "group_keys") else []
+    return read_by_conventions(store, "zarr", variables, attrs, layout, groups)
 
 
 def _arrays(root: Any) -> list[tuple[str, Any]]:
@@ -136,7 +148,9 @@ def _described(path: str, name: str, member: Any) -> Described:
     shape = tuple(member.shape)
     if len(named) != len(shape) or not all(isinstance(d, str) for d in named):
         named = tuple(f"axis_{i}" for i in range(len(shape)))
-    array = ZarrArray(path, name, shape, np.dtype(member.dtype), tuple(member.chunks) if shape else None)
+    array = ZarrArray(
+        path, name, shape, np.dtype(member.dtype), tuple(member.chunks) if shape else None, _packed(member)
+    )
     if array.dtype.kind in "fiu":
         check_size(f"'{path}': '{name}'", shape, array.dtype, _bytes_of(Path(path) / name, _needed(array)))
         return Described(unpacked(array, _with_mark(member, attrs)), tuple(named), attrs)
@@ -144,6 +158,11 @@ def _described(path: str, name: str, member: Any) -> Described:
     if isinstance(dated, SecondsArray):
         attrs["units"] = dated.units
     return Described(dated, tuple(named), attrs)
+
+
+def _packed(member: Any) -> str:
+    names = [getattr(c, "codec_id", type(c).__name__) for c in member.compressors or ()]
+    return " + ".join(str(name).removesuffix("Codec").lower() for name in names)
 
 
 def _with_mark(member: Any, attrs: dict[str, Any]) -> dict[str, Any]:

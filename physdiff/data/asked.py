@@ -1,0 +1,80 @@
+"""Windows of frames of one array that are asked for together, and how HDF5 reads them into place.
+
+h5py makes sense of a key, makes an array and fills it; a batch of windows of one shape needs one thought for all of
+them, and HDF5 puts each where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+Key = tuple[int | slice, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Windows of frames of one array, each as many frames, to be read in one go.
+
+    Attributes:
+        key: Per axis what is read of it, a number or a slice; what it says of runs and frames does not count.
+        run_axis: The axis of runs; None where there is none.
+        time_axis: The axis of frames.
+        runs: Run of each window.
+        starts: First frame of each window.
+        frames: Frames of a window.
+        step: From one of its frames to the next.
+    """
+
+    key: Key
+    run_axis: int | None
+    time_axis: int
+    runs: Sequence[int]
+    starts: Sequence[int]
+    frames: int
+    step: int
+
+    def part(self, number: int) -> Key:
+        """What one window is of the array."""
+        key, start = list(self.key), self.starts[number]
+        if self.run_axis is not None:
+            key[self.run_axis] = self.runs[number]
+        key[self.time_axis] = slice(start, start + (self.frames - 1) * self.step + 1, self.step)
+        return tuple(key)
+
+    def is_within(self, shape: Sequence[int]) -> bool:
+        """Whether an array of a shape has all the runs, frames and numbers that are asked for."""
+        limits = {self.time_axis: (min(self.starts), max(self.starts) + (self.frames - 1) * self.step)}
+        if self.run_axis is not None:
+            limits[self.run_axis] = min(self.runs), max(self.runs)
+        for axis, chosen in enumerate(self.key):
+            if axis not in limits and not isinstance(chosen, slice):
+                limits[axis] = chosen, chosen
+        return all(0 <= low and high < shape[axis] for axis, (low, high) in limits.items())
+
+
+def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray]) -> None:
+    """Read windows of a dataset that is open, each into an array of its shape."""
+    shape, key = dataset.shape, asked.part(0)
+    ranges = [range(n)[chosen] if isinstance(chosen, slice) else range(chosen, chosen + 1)
+              for chosen, n in zip(key, shape, strict=True)]  # fmt: skip
+    kept = tuple(len(r) for r, chosen in zip(ranges, key, strict=True) if isinstance(chosen, slice))
+    dtype = dataset.dtype
+    alike = all(x.shape == kept and x.dtype == dtype and x.flags.c_contiguous for x in out)
+    if not alike or dtype.kind not in "fiu" or not asked.is_within(shape):
+        for i, place in enumerate(out):
+            place[...] = dataset[asked.part(i)]
+        return
+    first, counts = [r.start for r in ranges], tuple(map(len, ranges))
+    strides = tuple(r.step for r in ranges)
+    there, here = dataset.id.get_space(), h5py.h5s.create_simple(counts)
+    kind = h5py.h5t.py_create(dtype)
+    for run, start, place in zip(asked.runs, asked.starts, out, strict=True):
+        if asked.run_axis is not None:
+            first[asked.run_axis] = run
+        first[asked.time_axis] = start
+        there.select_hyperslab(tuple(first), counts, strides)
+        dataset.id.read(here, there, place, kind)
