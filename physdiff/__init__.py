@@ -99,8 +99,8 @@ from physdiff.training import TrainResult, TrainSettings, train
 load = FieldModel.load
 
 __all__ = [
-    "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Backbone", "Basis",
-    "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "ContinuousVariationalLoss", "DDIM",
+    "DDIM", "AdaptiveODE", "Ancestral", "Angle", "AnnealedLangevin", "Automatic", "AutonomousProcess", "Backbone",
+    "Basis", "Bound", "Calibrated", "Chain", "ChurnedHeun", "Clock", "Condition", "ContinuousVariationalLoss",
     "DPMSolver", "Decoded", "Denoiser", "DenoisingLoss", "DiffusionTransformer", "EmpiricalDenoiser",
     "EpochSampler", "Estimate", "Euler", "EulerMaruyama", "ExactTrace", "ExponentialClock", "FieldData",
     "FieldDataset", "FieldModel", "FieldSet", "GaussianDenoiser", "GaussianField", "GaussianScore", "Graph",

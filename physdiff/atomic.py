@@ -55,7 +55,7 @@ def replacing_folder(folder: str | Path, overwrite: bool = False, mark: str = "d
     folder = Path(folder)
     occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if occupied and not overwrite:
-        raise ValueError(f"'{folder}' exists already; choose another folder or pass overwrite=True.")
+        raise ValueError(f"'{folder}' exists already; choose another folder or pass overwrite=True (--overwrite true).")
     if occupied and not (folder / mark).exists():
         raise ValueError(f"'{folder}' is of another kind (it has no '{mark}'), so it is not overwritten.")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,8 @@ CONTINUED = {
 }
 ONE_OF_SEVERAL = r"Does not validate against any of the Union subtypes\s+Subtypes: \[(.*?)\]\n.*Given value: "
 ONE_WORD_OF = r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (.*)"
+A_LIST = r"--([\w.]+): Expected (?:a <class 'list'>|one of list\[\w+\], <class 'NoneType'>)\. Got value: ([^\[{]+)$"
+A_MAPPING = r"--([\w.]+): Expected one of dict\[str, (.+)\], <class 'NoneType'>\. Got value: (.+)$"
 SECTIONS = ("data", "training", "network", "denoiser", "simulation", "objective")
 
 
@@ -51,6 +53,10 @@ class _Parser(ArgumentParser):
                 if found.group(1) in unnamed:
                     places = " ".join(name.upper() for name in unnamed)
                     return f"'{found.group(1)}' has no dashes, it is told by its place: {places}."
+                if "recipe" in unnamed:
+                    near = nearest(found.group(1), known)
+                    end = near if near.startswith("Did") else f"A setting of the recipe is --settings.{found.group(1)}."
+                    return f"there is no option '{found.group(1)}'. {end}"
                 return f"there is no option '{found.group(1)}'. {nearest(found.group(1), known)}"
         if found := re.search(r"following arguments are required: (.*)", message):
             return self._missing(found.group(1).split(", "))
@@ -60,7 +66,9 @@ class _Parser(ArgumentParser):
             return f"a network's class is its kind: network.kind = {found.group(1)}, with network.arguments by name."
         message = re.sub(ONE_OF_SEVERAL, r"Expected one of \1. Got value: ", message, flags=re.DOTALL)
         message = re.sub(ONE_WORD_OF, _one_word_of, message)
-        return " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
+        message = " ".join(re.sub(r'Parser key "([\w.]+)"', r"--\1", message).split())
+        message = re.sub(A_LIST, r"--\1 is a list, --\1 '[\2]'; got \2", message)
+        return re.sub(A_MAPPING, r"--\1 is a mapping, --\1 '{NAME: \2}', and so on; got \3", message)
 
     def _named_in(self, message: str) -> ArgumentParser:
         """The parser of the subcommand that a message is about; this one if it names none."""

@@ -14,8 +14,8 @@ from physdiff.data.formats import formats_table, open_source
 from physdiff.data.inspect import data_files, is_store
 from physdiff.data.inspect import inspect as inspect_path
 from physdiff.data.layout import Layout
-from physdiff.data.recipes import recipe as find_recipe
 from physdiff.data.recipes import OF_ALL, recipes, settings_of
+from physdiff.data.recipes import recipe as find_recipe
 from physdiff.data.repack import repack as repack_path
 from physdiff.disk import readable as as_bytes
 from physdiff.evaluation.figure_style import png
@@ -89,8 +89,8 @@ def list_recipes(recipe: str | None = None) -> None:
         return
     known = recipes()
     width = max(map(len, known))
-    for name, recipe in known.items():
-        print(f"{name:{width}}  {recipe.summary}")
+    for name, one in known.items():
+        print(f"{name:{width}}  {one.summary}")
 
 
 def inspect(

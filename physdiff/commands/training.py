@@ -20,7 +20,7 @@ from physdiff.model import NetworkSettings
 from physdiff.objectives import DenoisingLoss
 from physdiff.process import ForwardProcess
 from physdiff.simulated_path import SimulatedPath
-from physdiff.training.company import rank, say
+from physdiff.training.company import device_of, rank, say
 from physdiff.training.job import Job, kept, prepare, run_job
 from physdiff.training.loop import TrainResult
 from physdiff.training.sample_grids import SampleGrids
@@ -60,6 +60,7 @@ def train(
         run: Folder of the run.
     """
     check_trackers(training.trackers)
+    device_of(training.device)  # before the data is read
     settings = RunSettings(data, training, network, denoiser, simulation, objective)
     folder = Path(run)
     job = prepare(process, settings, folder / "cache", progress=rank() == 0)

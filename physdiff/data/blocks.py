@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from physdiff.data.asked import Asked
+from physdiff.data.asked import Asked, squared
 from physdiff.data.coarsening import block_mean, spectral
 from physdiff.data.region import Region
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
@@ -84,15 +84,15 @@ class Piece:
     def read_windows(
         self, out: Sequence[np.ndarray], runs: Sequence[int], starts: Sequence[int], step: int,
         cells: Mapping[str, slice] | None,
-    ) -> None:  # fmt: skip
-        """Windows of stored values where `is_as_stored`, each put into an array of shape (frames, *cells)."""
+    ) -> float:  # fmt: skip
+        """Windows of values where `is_as_stored`, each put into an array of shape (frames, *cells); sum of squares."""
         if self._windows is None:
             for place, run, start in zip(out, runs, starts, strict=True):
                 self.read_into(place, run, slice(start, start + (len(place) - 1) * step + 1, step), cells)
-        else:
-            assert self._when is not None
-            key = self._part(0, slice(0), cells)
-            self._windows(Asked(key, self._run, self._when, runs, starts, len(out[0]), step), out)
+            return sum(map(squared, out))
+        assert self._when is not None
+        key = self._part(0, slice(0), cells)
+        return self._windows(Asked(key, self._run, self._when, runs, starts, len(out[0]), step), out)
 
     def _part(self, run: int, when: slice, cells: Mapping[str, slice] | None) -> tuple[int | slice, ...]:
         key = self._key.copy()
@@ -228,12 +228,19 @@ class BlockReader:
 
     def read_windows(
         self, out: np.ndarray, rows: Sequence[int], runs: Sequence[int], starts: Sequence[int], step: int, patch: int
-    ) -> None:
-        """Put windows into rows of an array of shape (n, variables, frames, *grid), where `is_direct`; not checked."""
+    ) -> bool:
+        """Put windows into rows of an array of shape (n, variables, frames, *grid), where `is_direct`.
+
+        Returns:
+            Whether all values are finite for sure; else they must be looked at.
+        """
         cells = None if self.region.is_whole else self.region.cells(patch)
-        for piece in self.pieces:
-            variable = piece.variables[0]
-            piece.read_windows([out[row, variable] for row in rows], runs, starts, step, cells)
+        squares = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for piece in self.pieces:
+                places = [out[row, piece.variables[0]] for row in rows]
+                squares += piece.read_windows(places, runs, starts, step, cells)
+        return math.isfinite(squares)
 
     def read_window(self, out: np.ndarray, run: int, when: slice, patch: int) -> None:
         """Put frames into an array of shape (variables, frames, *grid), where `is_direct`; not looked at."""

@@ -16,7 +16,7 @@ from operator import mul
 import h5py
 import numpy as np
 
-from physdiff.data.asked import Asked, Key
+from physdiff.data.asked import Asked, Key, squared
 
 _ALL = slice(None)
 LISTED = 20_000  # chunks; the places of so many are asked for at once, which is faster than one by one
@@ -85,7 +85,7 @@ class Plain:
             done += count
         return True
 
-    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> bool:
+    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> float | None:
         """Read windows of whole frames, each as `read_into` would, in less time.
 
         Args:
@@ -93,20 +93,20 @@ class Plain:
             out: For each its place, shape (frames, *frame), in memory without a gap.
 
         Returns:
-            Whether they can be read in this way; else nothing was done.
+            Sum of the squares of what was read; None if they cannot be read in this way: nothing was done.
 
         Raises:
             OSError: the file ends before.
         """
         n = self._axes_before_frame(asked)
         if n is None:
-            return False
+            return None
         piece, count = self._steps[n - 1], asked.frames
         if any(x.nbytes != count * piece or x.dtype != self.dtype or not x.flags.c_contiguous for x in out):
-            return False
-        offsets = self._frame_offsets(asked, n)
+            return None
+        offsets, squares = self._frame_offsets(asked, n), 0.0
         if None in offsets:
-            return False
+            return None
         for place, first in zip(out, range(0, len(offsets), count), strict=True):
             begin = offsets[first]
             assert begin is not None
@@ -116,7 +116,8 @@ class Plain:
                 for frame, offset in zip(place, offsets[first : first + count], strict=True):
                     assert offset is not None
                     self._fill(frame, offset)
-        return True
+            squares += squared(place)
+        return squares
 
     def _axes_before_frame(self, asked: Asked) -> int | None:
         """Axes of which a number is asked for; None unless they stand first and all that follow are asked for whole."""

@@ -346,8 +346,8 @@ class FieldSet:
                 given.fill(further, order, offsets, run, at, 1, patch)
         for (number, patch), found in single.items():
             at, runs, firsts = zip(*found, strict=True)
-            self._reader(number)[0].read_windows(windows, at, runs, firsts, s.time_stride, patch)
-            direct += [(i, r, slice(t, t + s.span, s.time_stride), patch, number) for i, r, t in found]
+            if not self._reader(number)[0].read_windows(windows, at, runs, firsts, s.time_stride, patch):
+                direct += [(i, r, slice(t, t + s.span, s.time_stride), patch, number) for i, r, t in found]
         if direct and not is_finite(values):
             for row, run, when, patch, number in direct:
                 if not is_finite(values[row]):

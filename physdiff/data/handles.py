@@ -121,8 +121,11 @@ def read_into(path: str, name: str, key: tuple[int | slice, ...], out: np.ndarra
             raise unreadable(path, error) from error
 
 
-def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) -> None:
+def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) -> float:
     """Read windows of a dataset, each into an array of its shape: the file is looked at once for all of them.
+
+    Returns:
+        Sum of the squares of what was read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -131,8 +134,8 @@ def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) 
     with _lock:
         found = _opened(path, name)
         try:
-            if found.plain is None or not found.plain.read_windows(asked, out):
-                read_by_hdf5(found.handle, asked, out)
+            squares = None if found.plain is None else found.plain.read_windows(asked, out)
+            return read_by_hdf5(found.handle, asked, out) if squares is None else squares
         except UNREADABLE as error:
             raise unreadable(path, error) from error
 
@@ -253,8 +256,8 @@ def _with_cache(file: h5py.File, path: str, name: str) -> _Dataset:
     pieces = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
     size = cache_for(prod(dataset.chunks) * dataset.dtype.itemsize, pieces)
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    # Far more places than chunks, so that no two of those kept need the same one. The least used chunk goes first; where
-    # each is a frame, which is read whole, the one just read: its memory is at hand for the next.
+    # Far more places than chunks, so that no two of those kept need the same one. The least used chunk goes first; but
+    # where each is a frame, which is read whole, the one just read: its memory is at hand for the next.
     access.set_chunk_cache(8191, size, 1.0 if axes_before_chunk(dataset.shape, dataset.chunks) else 0.0)
     place = cast(str, dataset.name).encode()
     # `readonly` lets h5py remember the shape, which halves the time of a small read.

@@ -17,18 +17,18 @@ from physdiff.data.axes import text
 from physdiff.data.containment import is_dataset
 from physdiff.data.damage import named
 from physdiff.data.decoded import as_stored
-from physdiff.data.fields import SPLITS
 from physdiff.data.formats import FORMATS, find_format, open_source
 from physdiff.data.formats.format import Probe
 from physdiff.data.formats.zarr_store import ZarrArray
 from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source, Variable
+from physdiff.data.splits import SPLITS
+from physdiff.data.splits import data_files as files_in
 from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
 from physdiff.data.value_ranges import BUDGET, ValueRange, value_range
 from physdiff.disk import readable as as_bytes
 
-SUFFIXES = (".h5", ".hdf5", ".nc", ".mat", ".npy", ".npz", ".pt", ".pth")
 _MOST_ATTRIBUTES = 24
 # Registered numbers of filters that hdf5plugin brings; HDF5 has names only for those that are loaded.
 _FILTERS = {
@@ -77,7 +77,12 @@ def _describe(path: Path, layout: Layout | None, everything: bool) -> list[str]:
     lines = [f"{path}: folder" + " in The Well's layout" * ("train" in splits)]
     for split, files in splits.items():
         lines.append(f"  {split}: {len(files)} file{'s' * (len(files) != 1)}")
-        lines += [f"    {line}" for file in files for line in _describe_file(file, layout, everything)]
+        for file in files:
+            try:
+                told = _describe_file(file, layout, everything)
+            except ValueError as error:  # one that is damaged does not hide the others
+                told = [f"{file}: not readable", f"  {error}"]
+            lines += [f"    {line}" for line in told]
     return lines
 
 
@@ -92,14 +97,10 @@ def data_files(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    places = [folder / "data" / split for split in SPLITS] + [folder]
-    for where in (places[:-1], places[-1:]):
-        found = [f for place in where for f in sorted(place.glob("*")) if f.suffix.lower() in SUFFIXES]
-        if found := [f for f in found if not f.name.startswith(".")]:
-            return found
-    raise FileNotFoundError(
-        f"no data files ({', '.join(SUFFIXES)}) in '{folder}', nor in '{folder}/data/{{{','.join(SPLITS)}}}'."
-    )
+    found = [file for split in SPLITS for file in files_in(folder / "data" / split)] or files_in(folder)
+    if not found:
+        raise FileNotFoundError(f"no data files in '{folder}', nor in '{folder}/data/{{{','.join(SPLITS)}}}'.")
+    return found
 
 
 def _describe_file(path: Path, layout: Layout | None, everything: bool) -> list[str]:

@@ -144,7 +144,7 @@ def _opened(path: Path) -> Iterator[h5py.File | None]:
 
 
 def _bar(path: Path, progress: bool) -> tqdm[Any]:
-    return tqdm(desc=path.name, unit="B", unit_scale=True, disable=not progress, leave=False)
+    return tqdm(desc=path.name, unit="B", unit_scale=True, disable=None if progress else True, leave=False)
 
 
 def _fields(source: Source) -> dict[str, View]:

@@ -32,7 +32,7 @@ class DataSettings:
             earliest time of the diffusion has this noise, and likelihoods are those of fields with it. Not given:
             10⁻³ of the variance in the weakest mode.
         homogeneous: Whether statistics are the same everywhere along periodic axes: the reference then has a constant
-            mean, and training shifts fields at random along these axes.
+            mean, and training shifts fields at random along these axes (but not those with missing cells).
         condition: What a sample is conditioned on: fields on the grid (which may be the same for all frames), numbers
             of the run, and `time`.
         classes: A whole number of the run, from 0, that is its class.

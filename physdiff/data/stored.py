@@ -84,9 +84,9 @@ class HDF5Array:
         read_into(self.path, self.name, key, out)
         return True
 
-    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> None:
-        """Read windows of frames, each into an array of its shape, in less time than one by one."""
-        read_windows(self.path, self.name, asked, out)
+    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> float:
+        """Read windows of frames, each into an array of its shape, faster than one by one; the sum of their squares."""
+        return read_windows(self.path, self.name, asked, out)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.samples import Samples
 
-BLOCK_BYTES = 16_000_000  # of float64; what is done with a block takes a few times as much
+BLOCK_BYTES = 4_000_000  # of float64; what is done with a block takes some ten times as much
 
 
 def rows_at_once(fields: FieldSet) -> int:

@@ -27,7 +27,17 @@ def summary(findings: Findings) -> str:
     return (
         f"The trained model's log-density of held-out fields is {gain} nats per dimension {side} that of the "
         f"Gaussian reference, and it finds {every} of {len(found)} fields more probable than a phase-scrambled "
-        f"surrogate that has the same power in every mode{_gap_in_errors(found)}."
+        f"surrogate that has the same power in every mode{_gap_in_errors(found)}.{_told(findings)}"
+    )
+
+
+def _told(findings: Findings) -> str:
+    """That the comparison with the reference contains what the condition tells."""
+    if not findings.conditions:
+        return ""
+    return (
+        f" The model is told {', '.join(findings.conditions)}; the reference is not, and a surrogate does not fit what is "
+        "told: both differences hold what the condition tells."
     )
 
 

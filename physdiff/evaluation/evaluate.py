@@ -125,7 +125,7 @@ def evaluate(
         },
         data=_whole(model, held_out, fields)[shown], samples=samples, reference_samples=untrained,
         mean=model.normaliser.inverse(mean.unsqueeze(0))[0].numpy(), likelihood=likelihood, denoising=denoising,
-        checks=checks(denoising, likelihood, caveats),
+        checks=checks(denoising, likelihood, caveats), conditions=tuple(model.conditions.names),
     )  # fmt: skip
 
 

@@ -78,6 +78,7 @@ class Findings:
         likelihood: Densities of held-out fields and their surrogates.
         denoising: Denoising errors, by rising noise.
         checks: Claims and whether they hold.
+        conditions: Names of what the model is told beside the noisy field; its Gaussian reference is not.
 
     Raises:
         ValueError: a value is not plain, an array does not fit the grid and names, or a record lacks a number.
@@ -102,11 +103,12 @@ class Findings:
     likelihood: HeldOutLikelihood | None = None
     denoising: list[DenoisingLevel] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    conditions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("grid", "settings", "versions", "seeds", "seconds", "counts", "metrics", "denoising", "checks"):
             object.__setattr__(self, name, _plain(getattr(self, name), name))
-        for name in ("names", "units"):
+        for name in ("names", "units", "conditions"):
             object.__setattr__(self, name, tuple(str(word) for word in getattr(self, name)))
         if len(self.names) != len(self.units):
             raise ValueError(f"each channel needs a name and a unit; got {self.names} and {self.units}.")

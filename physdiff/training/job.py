@@ -129,8 +129,15 @@ def opened(data: DataSettings) -> tuple[FieldSet, FieldSet]:
 
 
 def _symmetries(data: DataSettings, fields: FieldSet) -> Symmetries:
-    """What training does to fields: what the settings name, and shifts of homogeneous data."""
+    """What training does to fields: what the settings name, and shifts of homogeneous data without missing cells."""
     words, grid = list(data.symmetries), fields.grid
+    if data.mask is not None:
+        if words:
+            raise ValueError(
+                f"data.symmetries {', '.join(words)} are not for data with missing cells (data.mask): filled cells "
+                "would come to lie where there are observed ones."
+            )
+        return Symmetries.of([], grid, senses(fields.channels), senses(fields.given_variables))
     if data.homogeneous and "shift" not in words and "periodic" in grid.boundary:
         words = ["shift", *data.turns]
     return Symmetries.of(words, grid, senses(fields.channels), senses(fields.given_variables))
@@ -145,13 +152,12 @@ def _model(
     turned = copies(symmetries.turns, symmetries.channels)
     whole, observed, remarks = preparation, None, []
     if told.mask is not None:
-        if turned is not None:
-            raise ValueError("data.symmetries that turn fields are not for data with missing cells (data.mask).")
         fitted = fit_masked_reference(
             fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress,
             missing=[summary.missing for summary in statistics.channels],
         )  # fmt: skip
-        reference, observed, remarks = fitted.law, fitted.observed, of_reference(fitted, len(fields))
+        reference, observed = fitted.law, fitted.observed
+        remarks = of_reference(fitted, len(fields), told.homogeneous)
         whole = FilledPreparation(preparation, Filler(reference))
     else:
         reference = fit_reference(

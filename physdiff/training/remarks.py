@@ -30,9 +30,20 @@ def of_conditions(statistics: Statistics) -> list[str]:
     return found
 
 
-def of_reference(fitted: MaskedReference, samples: int) -> list[str]:
-    """How far the reference of masked data is from the maximum of the likelihood over all samples."""
+def of_reference(fitted: MaskedReference, samples: int, homogeneous: bool = False) -> list[str]:
+    """How far the reference of masked data is from the maximum of the likelihood over all samples, and what it is for.
+
+    Args:
+        fitted: The reference.
+        samples: How many samples there are.
+        homogeneous: Whether statistics were said to be the same everywhere.
+    """
     found = []
+    if homogeneous:
+        found.append(
+            "data.homogeneous makes the reference's mean constant; fields are not shifted at random, for filled cells "
+            "would come to lie where there are observed ones"
+        )
     if not fitted.converged:
         found.append(
             "the Gaussian reference was still improving when its rounds of expectation-maximisation ended: it is a law "

@@ -450,3 +450,33 @@ def test_data(refused: Refused, tiny: Path, spoil: Callable[[h5py.File], None], 
         spoil(file)
     refused("train", "config.yaml", "--run", "new", words=("turbulence.hdf5", *words))
     assert not (tiny / "new").exists()
+
+
+def test_a_setting_of_a_recipe_that_is_typed_as_an_option(refused: Refused) -> None:
+    said = refused("data", "make", "poisson", "--train_runs", "24", words=("no option 'train_runs'",))
+    assert said.endswith("A setting of the recipe is --settings.train_runs.")
+    refused("data", "make", "poisson", "--foldr", "a", words=("Did you mean 'folder'?",))
+
+
+def test_a_device_that_is_not_here_is_refused_before_data_is_read(refused: Refused) -> None:
+    words = ("training.device must be", "'tpu' is not here")
+    refused("train", "config.yaml", "--training.device", "tpu", "--data.path", "nowhere", words=words)
+
+
+def test_data_that_is_not_here_is_told_with_the_folder_it_is_looked_for_in(refused: Refused, tiny: Path) -> None:
+    """A run that was trained in another working directory names its data as it was typed there."""
+    refused("train", "config.yaml", "--data.path", "nowhere", words=(f"no file or folder 'nowhere' in {tiny}",))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--data.condition heat", "--data.condition is a list, --data.condition '[heat]'; got heat"),
+        ("--data.fields a", "--data.fields is a list, --data.fields '[a]'; got a"),
+        ("--data.patch 8", "--data.patch is a list, --data.patch '[8]'; got 8"),
+        ("--data.splits 0.8", "--data.splits is a mapping, --data.splits '{NAME: int | float}', and so on; got 0.8"),
+        ("--data.crop [0,3]", "--data.crop is a mapping, --data.crop '{NAME: list[int]}', and so on; got [0, 3]"),
+    ],
+)
+def test_a_word_where_a_list_or_a_mapping_stands(refused: Refused, words: str, expected: str) -> None:
+    assert refused("train", "config.yaml", *words.split(), words=()).endswith(expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from safetensors.torch import load_file
 from scipy.stats import multivariate_normal
 
 from physdiff import FieldModel, GaussianField, Grid, SpectralBasis, cli, load_fields
@@ -135,6 +137,12 @@ def test_holes_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         lines = [json.loads(line) for line in Path(loader, "metrics.jsonl").read_text().splitlines()]
         losses.append([(line["loss"], line["gradient_norm"]) for line in lines])
     assert losses[0] == losses[1] == losses[2] and len(losses[0]) >= 4
+    # Cut off after the first checkpoint, and continued by a loader that fills what it reads anew.
+    shutil.rmtree("mmap/model")
+    shutil.rmtree("mmap/checkpoints/step-00000012")
+    run(tmp_path, monkeypatch, "resume", "mmap", "--data.loader", "stream")
+    weights, again = (load_file(f"{name}/model/weights.safetensors") for name in ("memory", "mmap"))
+    assert all(weights[name].equal(again[name]) for name in weights)
     model = FieldModel.load("memory")
     assert model.observed is None
     assert np.isfinite(model.sample(2, steps=2)["t"].values).all()
@@ -150,9 +158,13 @@ def test_a_nan_that_nobody_announced(coast: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(coast)
     with pytest.raises(ValueError, match=r"t\.nc.*'t'.* nan .*mask"):
         cli.run(["train", "config.yaml"])
-    config(coast, symmetries=["flip"])
-    with pytest.raises(ValueError, match="symmetries that turn fields are not for data with missing cells"):
-        cli.run(["train", "config.yaml"])
+    for word in ("flip", "shift"):
+        config(coast, symmetries=[word])
+        with pytest.raises(ValueError, match=f"symmetries {word} are not for data with missing cells"):
+            cli.run(["train", "config.yaml"])
+    config(coast, homogeneous=True, boundary="periodic")
+    job = prepare(VariancePreserving, settings())
+    assert job.augment is None and any("fields are not shifted at random" in remark for remark in job.remarks)
 
 
 def test_conditions_have_a_coast_too(

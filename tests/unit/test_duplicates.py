@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import xarray as xr
 
+from physdiff import cli
 from physdiff.data.duplicates import Duplicate, Frame, describe, duplicates
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.selection import Selection
+from physdiff.data.settings import DataSettings
 from physdiff.data.source import Source, Variable
+from physdiff.data.splits import open_splits
 from physdiff.data.stored import MemoryArray
 from physdiff.data.view import View
 from physdiff.grid import Grid
+from physdiff.training.job import opened
+from physdiff.training.remarks import of_duplicates
 
 
 def source_of(name: str, values: np.ndarray) -> Source:
@@ -117,3 +125,52 @@ def test_only_like_is_compared() -> None:
     other = FieldSet([source_of("b", np.zeros((1, 2, 3, 3)))])
     with pytest.raises(ValueError, match=r"part 'test' has u on .3, 3. cells, and 'train' has u on .5, 4."):
         duplicates({"train": FieldSet([source_of("a", fields_of(0))]), "test": other})
+
+
+def write(file: Path, t: np.ndarray) -> None:
+    coords = {"time": np.arange(t.shape[1]) * 1.0, "x": np.arange(5) + 0.5, "y": np.arange(4) + 0.5}
+    xr.Dataset({"t": (("trajectory", "time", "x", "y"), t)}, coords=coords).to_netcdf(file, engine="h5netcdf")
+
+
+def test_the_command_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    t = fields_of(0, 10, 4)
+    t[7] = t[2]
+    t[4, 1] = t[4, 3]
+    write(tmp_path / "t.nc", t)
+    assert cli.run(["data", "duplicates", str(tmp_path / "t.nc"), "--boundary", "periodic"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "t.nc, trajectory 4, frame 3): the same as data" in out and "trajectory 7, frames 0 to 3): the same as" in out
+    )
+    assert "5 frames are copies of others; data: 40 frames" in out
+    shares = "{train: 0.6, valid: 0.2, test: 0.2}"
+    assert cli.run(["data", "duplicates", str(tmp_path / "t.nc"), "--boundary", "neumann", "--splits", shares]) == 0
+    parts = open_splits(tmp_path / "t.nc", boundary="neumann", split={"train": 0.6, "valid": 0.2, "test": 0.2})
+    part_of = {int(run): name for name, fields in parts.items() for run in fields.taken[0]}  # type: ignore[union-attr]
+    crossing = 4 * (part_of[2] != part_of[7])
+    assert f"5 frames are copies of others, {crossing} of them in another split; train valid test" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(ValueError, match="every must be at least 1 and rounding at least 0; got 0"):
+        cli.run(["data", "duplicates", str(tmp_path / "t.nc"), "--boundary", "neumann", "--every", "0"])
+
+
+def test_training_is_told_of_copies_in_two_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all frames where they are few, by frames spread over the runs where they are many, never at any cost."""
+    for split, seed in (("train", 0), ("valid", 1), ("test", 2)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        t = fields_of(seed, 3, 8)
+        if split != "train":
+            t[1, 2:7] = fields_of(0, 3, 8)[0, 2:7]
+        write(tmp_path / "data" / split / "t.nc", t)
+    data = DataSettings(str(tmp_path), boundary="periodic")
+    splits = dict(zip(("train", "valid"), opened(data), strict=True))
+    remarks = of_duplicates(data, splits)
+    assert len(remarks) == 2 and "valid (" in remarks[0] and "test (" in remarks[1]
+    assert "t.nc, trajectory 1, frames 2 to 6): the same as train (" in remarks[0]
+    assert remarks[0].endswith("t.nc, trajectory 0, frames 2 to 6)")
+    frame = 5 * 4 * 8  # bytes
+    monkeypatch.setattr("physdiff.training.remarks.COMPARED", 27 * frame)  # 72 frames of 9 runs: each fourth
+    assert "trajectory 1, frame 4): the same as" in of_duplicates(data, splits)[0]
+    monkeypatch.setattr("physdiff.training.remarks.COMPARED", 9 * frame)
+    assert of_duplicates(data, splits) == []

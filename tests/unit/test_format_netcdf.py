@@ -233,6 +233,13 @@ def test_times_and_numbers_of_each_run_whatever_their_order() -> None:
     assert source.scalar_dims["power"] == ("trajectory", "time")
 
 
+def test_where_in_its_cell_a_field_sits_is_kept(tmp_path: Path) -> None:
+    """JAX-CFD's velocities sit on faces; that all do on the same leaves one grid, half a cell aside."""
+    x = xr.Dataset({"u": (("x", "y"), np.eye(4), {"offset": [1, 0.5]})}, coords={d: np.arange(4.0) for d in "xy"})
+    x.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert open_source(tmp_path / "a.nc", Layout(boundary="periodic")).attrs["u.offset"] == "[1.0, 0.5]"
+
+
 def unclear() -> dict[str, tuple[xr.Dataset, dict[str, Any], str]]:
     base = weather()
     twice = base.rename(lon="run").drop_vars("run")
@@ -251,8 +258,8 @@ def unclear() -> dict[str, tuple[xr.Dataset, dict[str, Any], str]]:
         "no field": (base[["co2"]], {}, r"no variable has a spatial dimension; it holds co2 \('time',\)"),
         "no times": (base.drop_vars("time"), {"boundary": "periodic"}, "says nothing of the times of its 3 frames"),
         "two grids": (
-            base[["t2m"]].assign(w=(("time", "lat", "depth"), np.zeros((3, 5, 2)))), {"boundary": "periodic"},
-            r"no coordinates along 'depth'",
+            base[["t2m"]].assign(w=(("time", "lat", "depth"), np.zeros((3, 5, 2)))).assign_coords(depth=[0.0, 1.0]),
+            {"boundary": "periodic"}, r"field 'w' is on the axes lat, depth and 't2m' on lat, lon; .* fields= \(--data",
         ),
     }  # fmt: skip
 
@@ -268,6 +275,8 @@ def test_groups_of_netcdf4(tmp_path: Path) -> None:
     weather().to_netcdf(tmp_path / "a.nc", engine="h5netcdf", group="deep/down")
     source = open_source(tmp_path / "a.nc", Layout.of(PERIODIC, group="deep/down"))
     assert set(source.names) == {"t2m", "orography"}
+    with pytest.raises(ValueError, match=r"holds no field: .* Its groups: deep/down; say which with group= \(--data"):
+        open_source(tmp_path / "a.nc", Layout.of(PERIODIC))
     with pytest.raises(ValueError, match="has no group 'nowhere'"):
         open_source(tmp_path / "a.nc", Layout(group="nowhere"))
     weather().to_netcdf(tmp_path / "b.nc", engine="scipy")

@@ -235,7 +235,7 @@ def test_each_layout_is_told_from_the_others(tmp_path: Path) -> None:
 
 
 def test_edges_of_cells_are_read_by_whoever_says_so(tmp_path: Path) -> None:
-    path = burgers(tmp_path)
+    path = burgers(tmp_path / "a.hdf5")
     with h5py.File(path, "a") as file:
         put("x-coordinate", np.linspace(-1, 1, 6))(file)
     grid = open_source(path, Layout(boundary="periodic", extent=2.0, origin=-1.0)).grid

@@ -140,3 +140,12 @@ def test_a_file_that_was_inspected_can_be_written_to(tmp_path: Path) -> None:
     inspect(path, layout())
     with h5py.File(path, "a") as file:
         file.attrs["note"] = 1
+
+
+def test_a_damaged_file_of_a_folder_does_not_hide_the_others(tmp_path: Path) -> None:
+    plain(tmp_path / "a.h5", np.ones((2, 3, 4, 5)))
+    (tmp_path / "b.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:1000])
+    plain(tmp_path / "c.cdf", np.ones((2, 3, 4, 5)))  # a file's name says nothing
+    text = inspect(tmp_path, layout())
+    assert "files: 3 files" in text and text.count("field u (scalar)") == 2
+    assert f"{tmp_path}/b.h5: not readable\n      '{tmp_path}/b.h5' is truncated" in text

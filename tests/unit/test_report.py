@@ -119,6 +119,15 @@ def test_next_to_nothing_is_a_page_too() -> None:
     assert "not been computed yet" in page.text and not page.links
 
 
+def test_a_conditional_model_says_what_it_is_told(html: str, tmp_path: Path) -> None:
+    told = replace(complete(), conditions=("permeability", "source"))
+    told.save(tmp_path)
+    said = render_report(Findings.load(tmp_path))
+    assert "given permeability, source on " in said
+    assert "The model is told permeability, source; the reference is not" in said
+    assert " is told" not in html
+
+
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Findings("first", Grid(4).to_dict(), ("u",), ("",), "Heat", "")
     path = write_report(bare, tmp_path / "new" / "report.html")

@@ -11,7 +11,6 @@ import yaml
 
 from physdiff.data import load_fields
 from physdiff.data.formats import the_well_stats
-from physdiff.data.formats.the_well_stats import Moments
 from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_stats, write_the_well
 from physdiff.grid import Grid
 
@@ -158,16 +157,6 @@ def test_stats_do_not_depend_on_how_they_are_read(tmp_path: Path, monkeypatch: p
             np.testing.assert_allclose(stats["rms_delta"][name], np.sqrt((change**2).mean(axes)), rtol=1e-9)
     assert stats["mean"]["depth"] == pytest.approx(float(values["depth"].astype(np.float64).mean()), rel=1e-12)
     assert len(stats["mean"]["u"]) == 2 and np.shape(stats["std"]["s"]) == (2, 2)
-
-
-def test_moments_of_blocks_are_those_of_the_whole() -> None:
-    x = np.random.default_rng(1).standard_normal((1000, 3)) * [1, 10, 1e-3] + [0, 5, 1e5]
-    moments = Moments((3,))
-    for piece in np.split(x, [1, 4, 500, 500, 999]):
-        moments.add(piece)
-    np.testing.assert_allclose(moments.mean, x.mean(0), rtol=1e-13, atol=1e-15)
-    np.testing.assert_allclose(moments.std, x.std(0), rtol=1e-7)
-    assert moments.count == 1000
 
 
 def test_stats_without_a_training_split_say_so(tmp_path: Path) -> None:

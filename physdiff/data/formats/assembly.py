@@ -89,7 +89,7 @@ def assemble(path: str, schema: str, contents: Contents, layout: Layout) -> Sour
     for one in fields:
         check_numbers(f"{path}: field '{one.name}'", one.array.dtype, one.array.shape, may_be_complex=True)
     sizes = _sizes(path, fields)
-    spatial = {name: n for name, n in sizes.items() if name not in (TRAJECTORY, TIME, COMPONENT)}
+    spatial = {name: n for name, n in sizes.items() if name not in (TRAJECTORY, TIME)}
     if not spatial:
         raise ValueError(f"{path} holds no field: {_shapes(fields)}; none has an axis of a grid.")
     trajectories, frames = sizes.get(TRAJECTORY, 1), sizes.get(TIME, 1)
@@ -164,7 +164,21 @@ def _sizes(path: str, fields: Sequence[NamedArray]) -> dict[str, int]:
                     "fields= (--data.layout.fields)."
                 )
             first.setdefault(dim, one.name)
+    # A field may lack axes of the grid, as a mask of the ground beneath layers does; one on axes of its own is no part.
+    most = max(fields, key=lambda f: len(_space(f)))
+    other = next((f for f in fields if not set(_space(f)) <= set(_space(most))), None)
+    if other is not None:
+        raise ValueError(
+            f"{path}: field '{other.name}' is on the axes {', '.join(_space(other))} and '{most.name}' on "
+            f"{', '.join(_space(most))}; fields of one data set have one grid. Choose some with fields= "
+            "(--data.layout.fields)."
+        )
     return sizes
+
+
+def _space(one: NamedArray) -> list[str]:
+    """A field's axes of the grid."""
+    return [dim for dim in one.sizes if dim not in (TRAJECTORY, TIME, COMPONENT)]
 
 
 def _shapes(fields: Sequence[NamedArray]) -> str:

@@ -62,7 +62,7 @@ def grid_of(
         if extent is None and n == 1 and "grid_extent" not in own:
             raise ValueError(
                 f"{source}: dimension '{dim}' has one cell, so its extent cannot be told from its coordinate; pass "
-                "extent= (--data.layout.extent)."
+                "extent= (--data.layout.extent), a list with null for the axes that tell theirs."
             )
         if extent is not None or origin is not None:
             if extent is None:

@@ -1,8 +1,4 @@
-"""The statistics that lie beside a data set in The Well's layout, `stats.yaml`, in one pass over its frames.
-
-Counts, means and sums of squared deviations of blocks are joined as they come, so that neither a large mean nor a large
-file costs anything. Source: Chan, Golub and LeVeque (1983), eq. 2.1.
-"""
+"""The statistics that lie beside a data set in The Well's layout, `stats.yaml`, in one pass over its frames."""
 
 from __future__ import annotations
 
@@ -16,44 +12,9 @@ import numpy as np
 import yaml
 
 from physdiff.atomic import replacing_file
+from physdiff.data.moments import Moments
 
 _BLOCK_BYTES = 32_000_000
-
-
-class Moments:
-    """Mean and spread of numbers that come in blocks, per component.
-
-    Args:
-        shape: Shape of one item whose entries are kept apart: () for a scalar field, (d,) for a vector.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count = 0
-        self.mean = np.zeros(shape)
-        self._squares = np.zeros(shape)
-
-    def add(self, values: np.ndarray) -> None:
-        """Take a block of shape (..., *shape) in."""
-        values = values.reshape(-1, *self.mean.shape).astype(np.float64, copy=False)
-        n = len(values)
-        if n == 0:
-            return
-        mean = values.mean(0)
-        total, shift = self.count + n, mean - self.mean
-        self._squares += np.square(values - mean).sum(0) + shift**2 * (self.count * n / total)
-        # Weighted from the first block's own mean, so that one block gives its mean to the last bit.
-        self.mean = mean if self.count == 0 else self.mean + shift * (n / total)
-        self.count = total
-
-    @property
-    def std(self) -> np.ndarray:
-        """Standard deviation, the sum divided by n."""
-        return np.sqrt(self._squares / self.count)
-
-    @property
-    def rms(self) -> np.ndarray:
-        """Root mean square."""
-        return np.sqrt(self.mean**2 + self._squares / self.count)
 
 
 def write_stats(folder: str | Path) -> Path:
@@ -84,11 +45,13 @@ def write_stats(folder: str | Path) -> Path:
                 for moments in found.values():
                     moments.setdefault(name, Moments(shape))
                 for values, counted in _blocks(dataset):
-                    found[""][name].add(values[:, counted:])
+                    found[""][name].add(_numbers_last(values[:, counted:], shape))
                     if _varies(dataset, "time_varying"):
-                        found["_delta"][name].add(np.diff(values, axis=1))
+                        found["_delta"][name].add(_numbers_last(np.diff(values, axis=1), shape))
     stats = {
-        f"{statistic}{suffix}": {n: np.asarray(getattr(m, statistic)).tolist() for n, m in moments.items() if m.count}
+        f"{statistic}{suffix}": {
+            n: np.asarray(getattr(m, statistic)).tolist() for n, m in moments.items() if m.count.all()
+        }
         for suffix, moments in found.items()
         for statistic in ("mean", "std", "rms")
     }
@@ -124,6 +87,11 @@ def _blocks(dataset: h5py.Dataset) -> Iterator[tuple[np.ndarray, int]]:
             key += [slice(start, stop)] if _varies(dataset, "time_varying") else []
             piece = np.asarray(dataset[tuple(key)] if key else dataset[()], dtype=np.float64)
             yield piece.reshape(-1, stop - start, *dataset.shape[len(key) :]), int(start > 0)
+
+
+def _numbers_last(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """All numbers of each entry of `shape`, shape (*shape, numbers)."""
+    return np.moveaxis(values.reshape(-1, *shape), 0, -1)
 
 
 def _varies(dataset: h5py.Dataset, name: str) -> bool:
