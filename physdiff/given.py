@@ -103,8 +103,17 @@ def of_samples(
         units: Likewise.
         source: What messages call them.
         about: What they were told; see `as_data`.
+
+    Raises:
+        ValueError: a value is not finite.
     """
     values, n = fields.cpu(), len(fields)
+    if not bool(values.isfinite().all()):
+        sample, channel = (int(i) for i in (~values.isfinite()).nonzero()[0][:2])
+        raise ValueError(
+            f"sample {sample} of '{names[channel]}' has cells without a finite value: the solver went astray; take "
+            "more steps or another solver."
+        )
     known = None
     if observed is not None:
         known = observed.expand_as(values).numpy()

@@ -28,7 +28,7 @@ from experiments.benchmarks._writing import keep, machine, table
 
 FRAMES, SIDE, RUNS, FILES = 1000, 128, 305, 20
 LIMIT = 500e6  # bytes
-BATCHES, SHARE = 2000, float(os.environ.get("SHARE", "0.1"))
+BATCHES, SHARE = 2000, float(os.environ.get("SHARE", "0.5"))
 PARTS = ("import", "open", "inspect", "batches", "statistics")
 
 

@@ -24,6 +24,7 @@ def stats(
     fields: list[str] | None = None,
     boundary: str | None = None,
     layout: str | None = None,
+    mask: str | None = None,
 ) -> None:
     """Measure mean, spread, range and quantiles of each field, and keep those of the training split for training.
 
@@ -33,10 +34,11 @@ def stats(
         fields: Fields to read; all that vary when not given.
         boundary: Boundary of every axis, in place of the one in the file.
         layout: YAML file that tells what the data does not.
+        mask: What says which cells hold values: "nan", "file", or the name of a field that is not 0 there.
     """
     if split is None and Path(path).is_dir():
         split = "train"
-    samples = open_fields(path, fields, split, boundary, layout=Layout.of(layout))
+    samples = open_fields(path, fields, split, boundary, selection=Selection(mask=mask), layout=Layout.of(layout))
     found = measure(samples, split, progress=True)
     print(table(found))
     if split not in TRAINING:

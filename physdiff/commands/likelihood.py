@@ -12,7 +12,7 @@ import xarray as xr
 from physdiff.atomic import replacing_file
 from physdiff.commands.model_data import data_of
 from physdiff.model import FieldModel, require_physical
-from physdiff.observed_scores import require_some
+from physdiff.observed_scores import has_missing, require_some
 from physdiff.randomness import require_seed
 from physdiff.scoring import Quanta, score_in_parts
 from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus, TraceEstimator
@@ -89,6 +89,11 @@ def likelihood(
     if limit is not None:
         fields = fields.first(limit)
     require_some(fields)  # before the first is scored
+    if quantum is not None and has_missing(fields):
+        raise ValueError(
+            f"{fields.source} has cells that are not observed; bits per dimension (--quantum) are defined for whole "
+            "fields."
+        )
     settings: dict[str, Any] = {
         "trace": trace, "method": method, "rtol": rtol, "atol": atol, "steps": steps, "seed": seed,
         "roundtrip": roundtrip, "chunk": chunk,
@@ -144,7 +149,7 @@ def _summary(scores: xr.Dataset, target: float | None) -> str:
     if "bits_per_dimension" in scores:
         bits = f"; {float(scores['bits_per_dimension'].mean()):.4f} bits per dimension, at most"
     return (
-        f"{fields} fields, {of}: mean {density} {mean:.2f} nats "
+        f"{fields} {'field' if fields == 1 else 'fields'}, {of}: mean {density} {mean:.2f} nats "
         f"({float(scores['per_dimension'].mean()):.4f} per {per}), {gain:+.2f} relative to the Gaussian reference; "
         f"trace error {trace}{short}; {scores.attrs['evaluations']} evaluations; "
         f"scored: {scores.attrs['scored']}" + bits

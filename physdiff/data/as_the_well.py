@@ -65,8 +65,9 @@ def _spec(members: list[Variable]) -> FieldSpec:
     first = members[0]
     dtype = np.result_type(np.float32, first.view.array.dtype)
     return FieldSpec(
-        first.units, len(first.component), first.varies_between_runs, first.varies_in_time, np.dtype(dtype).str
-    )
+        first.units, len(first.component), first.varies_between_runs, first.varies_in_time, np.dtype(dtype).str,
+        all(member.pseudo for member in members),
+    )  # fmt: skip
 
 
 def _add_numbers_of_frames(source: Source, partial: Path) -> None:

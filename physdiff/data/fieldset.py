@@ -322,24 +322,25 @@ class FieldSet:
         windows, is_simple = targets[0].values, s.past == 0 and not self._given
         direct: list[tuple[int, int, slice, int, int]] = []
         single: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-        for number, run, patch, order, starts in together(places, s.span, s.past + s.frames, self._most_frames):
+        span, count = s.span, s.frames
+        for number, run, patch, order, starts in together(places, span, s.past + count, self._most_frames):
             chosen, given = self._reader(number)
             if is_simple and chosen.is_direct:
-                if s.frames == 1 and len(order) > 1 and _is_stretch(order) and _is_stretch(starts):
+                if count == 1 and len(order) > 1 and _is_stretch(order) and _is_stretch(starts):
                     frames = windows[order[0] : order[-1] + 1, :, 0].swapaxes(0, 1)
                     chosen.read_window(frames, run, slice(starts[0], starts[-1] + 1), patch)
                     direct += [(i, run, slice(at, at + 1), patch, number) for i, at in zip(order, starts, strict=True)]
                     continue
                 # Frames that few windows share take less time to read for each than to put in place from a block.
-                if 2 * (starts[-1] - starts[0] + s.span) > s.frames * len(order):
-                    single.setdefault((number, patch), []).extend(
-                        (i, run, at) for i, at in zip(order, starts, strict=True)
-                    )
+                if 2 * (starts[-1] - starts[0] + span) > count * len(order):
+                    alone = single.setdefault((number, patch), [])
+                    for i, at in zip(order, starts, strict=True):
+                        alone.append((i, run, at))
                     continue
             dense = len(order) > 1
             first, last = starts[0], starts[-1]
             offsets = [start - first for start in starts]
-            when = slice(first, last + s.span, 1 if dense else s.time_stride)
+            when = slice(first, last + span, 1 if dense else s.time_stride)
             chosen.fill(targets, order, offsets, run, when, s.time_stride if dense else 1, patch)
             if given is not None:
                 at = slice(first + s.first_modelled, last + s.first_modelled + 1, 1)
@@ -347,7 +348,7 @@ class FieldSet:
         for (number, patch), found in single.items():
             at, runs, firsts = zip(*found, strict=True)
             if not self._reader(number)[0].read_windows(windows, at, runs, firsts, s.time_stride, patch):
-                direct += [(i, r, slice(t, t + s.span, s.time_stride), patch, number) for i, r, t in found]
+                direct += [(i, r, slice(t, t + span, s.time_stride), patch, number) for i, r, t in found]
         if direct and not is_finite(values):
             for row, run, when, patch, number in direct:
                 if not is_finite(values[row]):

@@ -108,7 +108,9 @@ def together(places: Places, span: int, count: int, most: int) -> Iterator[tuple
         return
     order = np.lexsort((places.start, places.patch, places.run, places.source))
     source, run, patch, start = (x[order] for x in (places.source, places.run, places.patch, places.start))
-    apart = (np.diff(source) != 0) | (np.diff(run) != 0) | (np.diff(patch) != 0) | (np.diff(start) > span)
+    apart = start[1:] - start[:-1] > span
+    for x in (source, run, patch):
+        apart |= x[1:] != x[:-1]
     ends = [*(np.flatnonzero(apart) + 1).tolist(), len(order)]
     source, run, patch, start, order = (x.tolist() for x in (source, run, patch, start, order))
     begin = 0

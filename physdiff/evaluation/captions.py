@@ -36,8 +36,8 @@ def _told(findings: Findings) -> str:
     if not findings.conditions:
         return ""
     return (
-        f" The model is told {', '.join(findings.conditions)}; the reference is not, and a surrogate does not fit what is "
-        "told: both differences hold what the condition tells."
+        f" The model is told {', '.join(findings.conditions)}; the reference is not, and a surrogate does not fit what "
+        "is told: both differences hold what the condition tells."
     )
 
 

@@ -14,6 +14,7 @@ from physdiff.evaluation.figure_style import COLOURS, MUTED, WIDE, styled, with_
 
 FRAMES = 3
 MOST = 8  # fields
+_LETTERS = 26  # of a label on one line
 _BINS = 60
 _PANEL = 2.4  # inches: width of a frame
 _LONG = 4.0  # times as long as wide: boxes beyond are drawn out of proportion
@@ -60,24 +61,31 @@ def _row(axes: list[Axes], source: Source, variable: Variable) -> None:
         one.set_xlabel(with_unit(source.grid.dims[0], source.grid.units[0]), fontsize=9)
     first = axes[0]
     if image is None:
-        first.set_ylabel(with_unit(variable.name, variable.units))
+        first.set_ylabel(_label(variable))
     else:
         first.set_ylabel(with_unit(source.grid.dims[1], source.grid.units[1]), fontsize=9)
-        label = with_unit(variable.name, variable.units)
-        first.figure.colorbar(image, ax=axes[:FRAMES], label=label, shrink=0.9)
+        first.figure.colorbar(image, ax=axes[:FRAMES], label=_label(variable), shrink=0.9)
     _histogram(axes[-1], variable, frames, finite)
 
 
 def _histogram(axes: Axes, variable: Variable, frames: np.ndarray, finite: np.ndarray) -> None:
     if finite.size:
         axes.hist(finite, bins=_BINS, color=COLOURS["samples"], log=True)
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.set_ylim(bottom=0.7)  # below one cell, so that the heights of bars are seen
-    axes.set_xlabel(with_unit(variable.name, variable.units))
+    axes.set_xlabel(_label(variable))
     axes.set_ylabel("cells")
     gone = frames.size - finite.size
     if gone:
         axes.set_title(f"{100 * gone / frames.size:.3g} % missing", color=MUTED)
     axes.tick_params(labelsize=9)
+
+
+def _label(variable: Variable) -> str:
+    """Name and unit; of a long name its beginning, and a long label on two lines."""
+    name = variable.name if len(variable.name) <= _LETTERS else f"{variable.name[: _LETTERS - 3]}..."
+    label = with_unit(name, variable.units)
+    return label if len(label) <= _LETTERS else label.replace("  [", "\n[", 1)
 
 
 def _title(source: Source, variable: Variable, run: int, frame: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from physdiff.evaluation.figure_style import COLOURS, LABELS, RULE, WIDE, half_figure, level, plain_decades, styled
 from physdiff.evaluation.findings import Findings
@@ -61,6 +62,7 @@ def draw_likelihood(axes: Axes, found: HeldOutLikelihood) -> None:
         )  # fmt: skip
     level(axes, 0.0, REFERENCE, "Gaussian reference")
     axes.margins(x=0.02, y=0.09)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="held-out field, sorted", ylabel="log-density above the\nreference  [nats / dimension]")
 
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from physdiff.data.duplicates import describe, duplicates
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.masked_reference import MaskedReference
+from physdiff.data.order import excess
 from physdiff.data.preparation import constant
 from physdiff.data.settings import DataSettings
 from physdiff.data.statistics import Statistics
 
 COMPARED = 1 << 28  # bytes of frames that are read to find copies, at most
+UNPACKED = 16  # times as many that may be decompressed for them
 SHOWN = 3  # stretches of copied frames that are named
 
 
@@ -90,4 +92,6 @@ def _every(splits: Mapping[str, FieldSet]) -> int | None:
     most = COMPARED // size
     if frames <= most:
         return 1
+    # Of a chunk of many frames all are decompressed for the one that is looked at.
+    most = int(most * min(1.0, UNPACKED / max(excess(fields) for fields in splits.values())))
     return -(-frames // (most - runs)) if runs < most else None

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from scipy.stats import multivariate_normal
 
 from physdiff import FieldModel, GaussianField, Grid, SpectralBasis, cli, load_fields
+from physdiff.condition import Condition
 from physdiff.config import DataSettings, RunSettings
 from physdiff.data.selection import Selection
 from physdiff.model import NetworkSettings
@@ -97,6 +98,8 @@ def test_a_coast(coast: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     mean = float(scores["log_prob"].mean())
     assert "3 fields, their 72 observed cells alone: mean log-density of these, a lower bound from 4 draws" in said
     assert f"{mean:.2f} nats ({mean / 72:.4f} per observed cell)" in said
+    with pytest.raises(ValueError, match=r"bits per dimension \(--quantum\) are defined for whole fields"):
+        cli.run(["likelihood", "run", "--quantum", "0.1"])
     few = ("--settings.likelihood_fields", "2", "--settings.samples", "4", "--settings.sample_steps", "2")
     run(coast, monkeypatch, "evaluate", "run", *few)
     caveat = "25 % of the held-out values are missing; they are filled by draws"
@@ -188,7 +191,7 @@ def test_conditions_have_a_coast_too(
     assert "'depth' has cells without a value, where the model is told its mean" in capsys.readouterr().err
     model = FieldModel.load("run")
     told = prepare(VariancePreserving, settings()).train.batch(torch.arange(72))[1]
-    assert told is not None and told.fields is not None and told.fields.shape == (72, 2, *GRID.shape)
+    assert isinstance(told, Condition) and told.fields is not None and told.fields.shape == (72, 2, *GRID.shape)
     past, map_ = told.fields[:, 0].numpy(), told.fields[:, 1].numpy()
     assert (past[:, land()] == 0).all() and (map_[:, land()] == 0).all()
     sea, rest = depth[~land()], map_[:, ~land()]
@@ -251,6 +254,15 @@ def test_a_sample_without_any_value_is_named(coast: Path, monkeypatch: pytest.Mo
     run(coast, monkeypatch, "train", "config.yaml")
     with pytest.raises(ValueError, match=r"worse: no cell of 't' has a value in sample 22 \(trajectory 22, time 0\)"):
         cli.run(["likelihood", "run"])
+
+
+def test_statistics_of_observed_cells_are_those_of_training(
+    coast: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(coast, monkeypatch, "data", "stats", "set", "--boundary", "neumann", "--mask", "nan")
+    assert f"{112 * 24} missing" in capsys.readouterr().out
+    monkeypatch.delattr("physdiff.data.statistics_file.measure")  # what was kept is found
+    assert prepare(VariancePreserving, settings()).model.observed is not None
 
 
 def test_a_simulated_process_says_what_it_cannot(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:

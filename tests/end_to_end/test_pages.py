@@ -117,7 +117,8 @@ def test_every_number_of_a_result_is_explained() -> None:
 
 def test_the_command_lines_words_are_those_that_are_explained() -> None:
     (shown,) = re.findall(r"```text\n(16 fields, .*?)\nwritten:", LIKELIHOOD, re.DOTALL)
-    per_field = {name: ("sample", [1.0] * 16) for name in ("log_prob", "relative_to_reference", "standard_error")}
+    names = ("log_prob", "per_dimension", "relative_to_reference", "standard_error")
+    per_field = {name: ("sample", [1.0] * 16) for name in names}
     scores = xr.Dataset(per_field, attrs={"n_support": 960, "evaluations": 7, "scored": "field"})
     said = likelihood_command._summary(scores, None)  # pyright: ignore[reportPrivateUsage]
     assert re.sub(rf"\+?{NUMBER}", "#", said) == re.sub(rf"\+?{NUMBER}", "#", " ".join(shown.split()))

@@ -164,7 +164,8 @@ def test_training_is_told_of_copies_in_two_splits(tmp_path: Path, monkeypatch: p
             t[1, 2:7] = fields_of(0, 3, 8)[0, 2:7]
         write(tmp_path / "data" / split / "t.nc", t)
     data = DataSettings(str(tmp_path), boundary="periodic")
-    splits = dict(zip(("train", "valid"), opened(data), strict=True))
+    train, valid = opened(data)
+    splits = {"train": train, "valid": valid}
     remarks = of_duplicates(data, splits)
     assert len(remarks) == 2 and "valid (" in remarks[0] and "test (" in remarks[1]
     assert "t.nc, trajectory 1, frames 2 to 6): the same as train (" in remarks[0]

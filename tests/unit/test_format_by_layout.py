@@ -231,6 +231,8 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "no dims": ({"dims": None}, r"shape \(3, 4, 5, 6\), and the file does not tell what its axes are; pass dims="),
     "few dims": ({"dims": ["trajectory", "x"]}, r"\(3, 4, 5, 6\); its axes were named trajectory, x: expected 4"),
     "no extent": ({"extent": None}, r"no coordinates along 'x'; pass extent= \(--data.layout.extent\)"),
+    "no length": ({"extent": [1.0, -2.0]}, r"extent= \(--data.layout.extent\) holds -2\.0; expected a length above 0"),
+    "no components": ({"components": ["a"]}, r"components= \(--data.layout.components\) names a, and no field has an"),
     "no boundary": ({"boundary": None}, r"'x' has no boundary condition; pass boundary= \(--data.layout.boundary\)"),
     "no time": ({"time": None}, r"says nothing of the times of its 4 frames; pass time= \(--data.layout.time\)"),
     "wrong time": ({"time": "x"}, r"the times have the shape \(5,\); expected 4 frames"),

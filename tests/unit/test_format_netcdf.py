@@ -250,6 +250,10 @@ def unclear() -> dict[str, tuple[xr.Dataset, dict[str, Any], str]]:
     stretched = base.assign_coords(lon=LON**1.1)
     return {
         "two kinds of runs": (twice, {}, r"the axes member and run could both be the trajectory; .*dims= \(--data"),
+        "forecast": (
+            base[["t2m"]].rename(lat="prediction_timedelta"), {"boundary": "periodic"},
+            r"could both be the time; .*dims= \(--data",
+        ),
         "staggered": (staggered, {}, r"'u' at \(1.0, 0.5\), 'v' at \(0.5, 1.0\): a staggered grid"),
         "stretched": (stretched, {"boundary": "periodic"}, "must be equally spaced"),
         "no boundary": (base, {}, r"dimension 'lat' has no boundary condition; pass boundary="),
@@ -295,3 +299,14 @@ def test_truncated_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.nc").write_bytes(b"CDF\x05" + bytes(100))
     with pytest.raises(ValueError, match=r"c\.nc' is netCDF with 64-bit data \(CDF-5\)"):
         open_source(tmp_path / "c.nc")
+
+
+@pytest.mark.parametrize("runs", ["samples", "runs", "batch", "Ensemble_Member"])
+def test_runs_by_other_names_are_no_axis_of_the_grid(runs: str) -> None:
+    values = np.random.default_rng(0).standard_normal((2, 3, 4))
+    x = xr.Dataset(
+        {"u": ((runs, "time", "x"), values)},
+        coords={runs: np.arange(2), "time": np.arange(3.0), "x": np.arange(4.0)},
+    )
+    source = source_of(x, {"boundary": "periodic"})
+    assert (source.trajectories, source.frames, source.grid.dims) == (2, 3, ("x",))

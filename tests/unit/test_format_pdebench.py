@@ -196,7 +196,7 @@ def put(name: str, array: np.ndarray) -> Callable[[h5py.File], object]:
     [
         (burgers, put("x-coordinate", centres("x")[::-1]), "cells of dimension 'x' must be equally spaced and incr"),
         (burgers, put("x-coordinate", centres("x") ** 3), "cells of dimension 'x' must be equally spaced and increas"),
-        (burgers, put("x-coordinate", centres("x")[:4]), r"'x' has 5 cells and coordinates of shape \(4,\); expected \(5"),
+        (burgers, put("x-coordinate", centres("x")[1:]), r"'x' has 5 cells and coordinates of shape \(4,\); expec"),
         (burgers, put("x-coordinate", np.linspace(-1, 1, 6)), r"'x' has 5 cells and 6 coordinates, .* pass extent= \(--"
          r"data.layout.extent\) 2 and origin= \(--data.layout.origin\) -1 of this axis"),
         (burgers, put("x-coordinate", np.full(5, np.nan)), "dimension 'x' has the coordinate nan"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,10 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from physdiff.data import handles
+from physdiff.data.asked import Asked
 from physdiff.data.direct import plain_of
 from physdiff.data.fields import open_fields
 from physdiff.data.formats.the_well_writer import write_the_well
-from physdiff.data.handles import cache_for, close_all, hdf5_dataset, held, read_into, reading
+from physdiff.data.handles import cache_for, close_all, hdf5_dataset, held, read_into, read_windows, reading
 from physdiff.data.selection import Selection
 from physdiff.data.torch_dataset import EpochSampler, FieldDataset
 from physdiff.grid import Grid
@@ -218,6 +221,43 @@ def test_what_is_stored_as_it_is_is_read_straight_into_its_place(
             ((1, slice(0, 2)), np.zeros((3, 5, 4), dtype)),
         ):
             assert plain is None or (not plain.read_into(key, out) and not out.any())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "storage", "plain"),
+    [
+        ("f4", {}, True), ("f8", {"chunks": (1, 1, 5, 4)}, True), ("i2", {"chunks": (1, 3, 5, 4)}, False),
+        ("f4", {"chunks": (1, 1, 5, 4), "compression": "gzip"}, False), (">f4", {}, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("time_first", [False, True])
+def test_windows_are_read_in_one_go(
+    tmp_path: Path, dtype: str, storage: dict[str, Any], plain: bool, time_first: bool
+) -> None:
+    """In any order, next to each other or not, with steps, of parts of a frame, into a batch of two variables."""
+    path, draws = str(tmp_path / "windows.h5"), np.random.default_rng(0)
+    values = draws.integers(-99, 99, (7, 3, 5, 4) if time_first else (3, 7, 5, 4)).astype(dtype)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("u", data=values, **storage)
+    by_run = values.swapaxes(0, 1) if time_first else values
+    run_axis, time_axis, whole = (1, 0, slice(None)) if time_first else (0, 1, slice(None))
+    for frames, step, cells in [(2, 1, whole), (2, 3, whole), (1, 1, whole), (3, 2, whole), (2, 1, slice(1, 3))]:
+        runs, starts = [2, 0, 0, 1], [0, 1, 2, 6 - (frames - 1) * step]
+        out = np.full((4, 2, frames, *by_run[0, 0, cells].shape), 7, values.dtype.newbyteorder("="))
+        asked = Asked((slice(None), slice(None), cells, whole), run_axis, time_axis, runs, starts, frames, step)
+        squares = read_windows(path, "u", asked, list(out[:, 1]))
+        expected = np.stack([by_run[r, s : s + (frames - 1) * step + 1 : step, cells]
+                             for r, s in zip(runs, starts, strict=True)])  # fmt: skip
+        np.testing.assert_array_equal(out[:, 1], expected)
+        assert (out[:, 0] == 7).all()
+        if values.dtype.kind == "f":
+            assert squares == np.square(expected.astype(float)).sum()  # whole numbers, exact in float32
+        with h5py.File(path, "r") as file:
+            directly = plain_of(file, file["u"])
+            can = directly is not None and directly.read_windows(asked, list(out[:, 1])) is not None
+            assert can == (plain and cells == whole)
+            beyond = replace(asked, starts=[0, 1, 2, 7])
+            assert directly is None or directly.read_windows(beyond, list(out[:, 1])) is None
 
 
 def test_chunks_that_were_never_written_and_files_that_end(tmp_path: Path) -> None:

@@ -117,17 +117,19 @@ def test_what_else_a_file_of_arrays_says_is_kept(tmp_path: Path, compression: st
     x = xr.Dataset(
         {
             "u": (("trajectory", "time", "x", "y"), u), "land": (("x", "y"), rng.integers(0, 2, (6, 4))),
-            "forcing": (("time",), rng.standard_normal(4)), "dose": (("trajectory", "time"), rng.standard_normal((3, 4))),
-            "nu": (("trajectory",), rng.random(3)),
+            "forcing": (("time",), rng.standard_normal(4)), "nu": (("trajectory",), rng.random(3)),
+            "dose": (("trajectory", "time"), rng.standard_normal((3, 4))),
         },
-        coords={"time": ("time", np.arange(4.0), {"units": "days since 2000-01-01"}), "x": np.arange(6.0), "y": np.arange(4.0)},
+        coords={d: np.arange(float(n)) for d, n in (("time", 4), ("x", 6), ("y", 4))},
         attrs={"institution": "somewhere"},
     )  # fmt: skip
+    x.time.attrs["units"] = "days since 2000-01-01"
     x.to_netcdf(tmp_path / "a.nc", engine="scipy")
-    layout = Layout(boundary="neumann", mask="land")
+    layout = Layout(boundary="neumann", mask="land", pseudo=["u"])
     (done,) = repack(tmp_path / "a.nc", tmp_path / "b.hdf5", layout=layout, compression=compression, progress=False)
     old, new = open_source(tmp_path / "a.nc", layout), open_source(tmp_path / "b.hdf5", Layout(mask="land"))
     axes = ("trajectory", "time", "x", "y")
+    assert new.variables[0].pseudo
     np.testing.assert_array_equal(new.variables[0].view.read(axes), u)
     assert old.observed is not None and new.observed is not None
     np.testing.assert_array_equal(new.observed.read(("x", "y")), old.observed.read(("x", "y")))

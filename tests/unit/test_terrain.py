@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_every_recipe_has_a_card_and_a_line() -> None:
         assert entry.name == name and entry.summary and "\n" not in entry.summary
         card = entry.card.read_text()
         assert card.startswith(f"# {name}\n") and "## Limits" in card
-    assert recipe("terrain").make is make
+    assert inspect.unwrap(recipe("terrain").make) is make
     with pytest.raises(ValueError, match=r"no recipe 'turbulance'; there are .* Did you mean 'turbulence'\?"):
         recipe("turbulance")
 

@@ -157,7 +157,7 @@ def test_layout_says_what_the_file_does_not(tmp_path: Path) -> None:
             Layout(extent=[1.0]),
             r"axes x, y; extent= \(--data.layout.extent\) has 1 numbers, \[1.0\]: expected one, or 2",
         ),
-        (Layout(pseudo=["pres"]), "has no field 'pres', which pseudo= names"),
+        (Layout(pseudo=["pres"]), "has no field 'pres', which pseudo= "),
         (
             Layout(vectors={"v": ["depth"]}),
             "the vector 'v' has the components depth; expected one for each of the axes",

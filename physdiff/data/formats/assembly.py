@@ -98,6 +98,11 @@ def assemble(path: str, schema: str, contents: Contents, layout: Layout) -> Sour
     centres |= {name: centres[name][::-1] for name in backwards}
     grid = grid_of(path, spatial, centres, layout, contents.attrs)
     times = times_of(path, trajectories, frames, contents.times, layout)
+    if layout.components is not None and not any(COMPONENT in one.dims for one in fields):
+        raise ValueError(
+            f"{path}: components= (--data.layout.components) names {', '.join(layout.components)}, and no field has an "
+            f"axis 'component'; dims= (--data.layout.dims) names the axes: {_shapes(fields)}."
+        )
     names = layout.components or contents.components
     # The channels of the only field need no first name of the array that happens to hold them.
     is_whole = layout.components is not None and len(fields) == 1
@@ -143,7 +148,7 @@ def numbers_of_runs(
     if values.ndim == 1 and values.shape == (trajectories,):
         raise ValueError(
             f"{path}: scalar '{name}' has {trajectories} numbers, and there are as many trajectories as frames; say "
-            f"which: scalars= {{{name}: {{path: ..., dims: [trajectory]}}}}."
+            f"which: scalars= (--data.layout.scalars) {{{name}: {{path: ..., dims: [trajectory]}}}}."
         )
     raise ValueError(
         f"{path}: scalar '{name}' has the shape {values.shape}; expected (), ({trajectories},) for the trajectories, "

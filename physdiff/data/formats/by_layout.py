@@ -121,7 +121,8 @@ def read_by_layout(store: Store, layout: Layout) -> Source:
     unknown = [dim for dim in layout.coordinates or {} if dim not in sizes]
     if unknown:
         raise ValueError(
-            f"{store.path}: coordinates= names the axis '{unknown[0]}', which no field has. "
+            f"{store.path}: coordinates= (--data.layout.coordinates) names the axis '{unknown[0]}', which no field "
+            "has. "
             f"{nearest(unknown[0], sizes)}"
         )
     trajectories, frames = sizes.get(TRAJECTORY, 1), sizes.get(TIME, 1)

@@ -21,8 +21,15 @@ from physdiff.data.source import TIME, TRAJECTORY, Source
 from physdiff.data.stored import StoredArray, read_all
 from physdiff.registry import nearest
 
-_RUNS = ("trajectory", "sample", "run", "member", "realization", "realisation", "ensemble", "number")
-_TIMES = ("time", "t", "valid_time")
+_RUNS = (
+    "trajectory", "trajectories", "sample", "samples", "run", "runs", "member", "members", "realization", "realisation",
+    "ensemble", "ensemble_member", "ens", "number", "simulation", "simulations", "batch",
+)  # fmt: skip
+# A forecast has two: when it began and how far it looks ahead; neither is an axis of the grid.
+_TIMES = (
+    "time", "t", "times", "valid_time", "date", "dates", "step", "lead", "lead_time", "leadtime",
+    "prediction_timedelta", "forecast_period", "init_time", "forecast_reference_time",
+)  # fmt: skip
 _LEVELS = ("level", "pressure_level", "plev", "isobaricinhpa")
 # Variables that describe others (CF conventions, sections 5, 7 and appendix A).
 _DESCRIBING = ("bounds", "climatology", "ancillary_variables", "cell_measures", "grid_mapping")
@@ -152,7 +159,9 @@ def _roles(path: str, chosen: Mapping[str, Described], layout: Layout) -> dict[s
                 )
             for own, new in zip(one.dims, names, strict=True):
                 if roles.setdefault(own, new) != new:
-                    raise ValueError(f"{path}: dims= calls the axis '{own}' both '{roles[own]}' and '{new}'.")
+                    raise ValueError(
+                        f"{path}: dims= (--data.layout.dims) calls the axis '{own}' both '{roles[own]}' and '{new}'."
+                    )
         return roles
     roles = {dim: _role(dim) or dim for dim in dims}
     for role in (TRAJECTORY, TIME, COMPONENT):

@@ -7,6 +7,7 @@ there are cells may be those of their edges; whoever says so by extent and origi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,4 +193,7 @@ def _per_axis(source: str, name: str, value: Any, sizes: Mapping[str, int]) -> d
     for number in values:
         if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
             raise ValueError(f"{source}: {name}= (--data.layout.{name}) holds {number!r}; expected a number.")
+        if number is not None and not (math.isfinite(number) and (number > 0 or name != "extent")):
+            expected = "a length above 0" if name == "extent" else "a finite number"
+            raise ValueError(f"{source}: {name}= (--data.layout.{name}) holds {number!r}; expected {expected}.")
     return dict(zip(sizes, (None if v is None else float(v) for v in values), strict=True))

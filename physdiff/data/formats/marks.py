@@ -56,5 +56,7 @@ def only(layout: Layout, schema: str, path: object, used: Sequence[str]) -> None
 
 def _known(name: str, setting: str, fields: dict[str, Variable], source: str) -> str:
     if name not in fields:
-        raise ValueError(f"{source} has no field '{name}', which {setting}= names. {nearest(name, fields)}")
+        raise ValueError(
+            f"{source} has no field '{name}', which {setting}= (--data.layout.{setting}) names. {nearest(name, fields)}"
+        )
     return name

@@ -53,7 +53,7 @@ def side_of_axis(file: h5py.File, dim: str, cells: int) -> str:
     found = at_ends[0] if lower == upper else f"{at_ends[0]} at its lower end and {at_ends[1]} at its upper"
     raise ValueError(
         f"{file.filename}: dimension '{dim}' has boundary condition {found}; physdiff knows PERIODIC and WALL: "
-        "pass boundary= 'periodic', 'neumann' or 'dirichlet' to say what stands for it."
+        "pass boundary= (--data.layout.boundary) 'periodic', 'neumann' or 'dirichlet' to say what stands for it."
     )
 
 

@@ -39,7 +39,7 @@ class FieldSpec:
         sample_varying: Whether runs differ in it.
         time_varying: Whether frames differ in it.
         dtype: Of the stored numbers.
-        pseudo: Whether a reflection turns its sign beyond what its components say: vorticity in 2-D, velocity on a line.
+        pseudo: Whether a reflection turns its sign beyond what its components say: vorticity in 2-D.
 
     Raises:
         ValueError: the rank is not 0, 1 or 2.
