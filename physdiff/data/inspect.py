@@ -253,7 +253,7 @@ def _compression(dataset: h5py.Dataset) -> str:
         return str(dataset.compression)
     filters = dataset.id.get_create_plist()
     told = [filters.get_filter(i) for i in range(filters.get_nfilters())]
-    names = [_FILTERS.get(number, word.decode(errors="replace").split(";")[0]) for number, _, _, word in told]
+    names = [_FILTERS.get(number) or word.decode(errors="replace").split(";")[0] for number, _, _, word in told]
     return " + ".join(name for name in names if name not in ("shuffle", "fletcher32"))
 
 
