@@ -25,6 +25,7 @@ def stats(
     boundary: str | None = None,
     layout: str | None = None,
     mask: str | None = None,
+    splits: dict[str, int | float] | None = None,
 ) -> None:
     """Measure mean, spread, range and quantiles of each field, and keep those of the training split for training.
 
@@ -35,10 +36,14 @@ def stats(
         boundary: Boundary of every axis, in place of the one in the file.
         layout: YAML file that tells what the data does not.
         mask: What says which cells hold values: "nan", "file", or the name of a field that is not 0 there.
+        splits: Shares by which data without splits is divided, as in the settings of a run: {train: 0.8, valid: 0.1,
+            test: 0.1}.
     """
-    if split is None and Path(path).is_dir():
+    if split is None and (Path(path).is_dir() or splits):
         split = "train"
-    samples = open_fields(path, fields, split, boundary, selection=Selection(mask=mask), layout=Layout.of(layout))
+    samples = open_fields(
+        path, fields, split, boundary, selection=Selection(mask=mask), layout=Layout.of(layout), splits=splits
+    )
     found = measure(samples, split, progress=True)
     print(table(found))
     if split not in TRAINING:

@@ -38,6 +38,7 @@ def likelihood(
     chunk: int = 16,
     layout: str | None = None,
     guidance: float = 1.0,
+    draws: int | None = None,
     out: str | None = None,
 ) -> None:
     """Log-density of fields under a trained model, in physical units, into a netCDF file.
@@ -72,11 +73,14 @@ def likelihood(
         chunk: Fields that are scored together, and are lost at most when the command is killed.
         layout: YAML file with what the data does not tell; that of training when not given.
         guidance: As for `physdiff sample`: the density is that of fields that are drawn with it.
+        draws: Draws of the missing cells of each field, where some are not observed; 4 when not given.
         out: File to write; RUN/likelihood.nc when not given.
     """
     for name, count in (("limit", limit), ("chunk", chunk)):
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1 field; got {count}.")
+    if draws is not None and draws < 1:
+        raise ValueError(f"draws must be at least 1; got {draws}.")
     if scored is not None:
         require_physical(scored)
     check_integration(method, rtol, atol, steps)
@@ -102,6 +106,8 @@ def likelihood(
         settings["scored"] = scored
     if guidance != 1:
         settings["guidance"] = guidance
+    if draws is not None:
+        settings["draws"] = draws
     steps_of_values = None if quantum is None else Quanta(quantum, 0.0 if offset is None else offset)
     result = score_in_parts(model, fields, settings, Path(run), steps_of_values)
     if result is None:  # another process writes

@@ -6,6 +6,7 @@ them, and HDF5 puts each where it belongs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import h5py
 import numpy as np
 
 Key = tuple[int | slice, ...]
+
+AT_HAND = 1 << 18  # bytes that stay in a core's own cache
+MOST_KNOWN = 1 << 24  # frames of which it is remembered that they are finite, a byte each
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,18 @@ class Asked:
         return all(0 <= low and high < shape[axis] for axis, (low, high) in limits.items())
 
 
-def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray]) -> float:
-    """Read windows of a dataset that is open, each into an array of its shape; the sum of their squares."""
+def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray], known: bytearray) -> float:
+    """Read windows of a dataset that is open, each into an array of its shape.
+
+    Args:
+        dataset: Where from.
+        asked: What of it.
+        out: Where to.
+        known: A mark for each frame of each run that was read before and is finite; more are set.
+
+    Returns:
+        The sum of the squares of what is not known to be finite.
+    """
     shape, key = dataset.shape, asked.part(0)
     ranges = [range(n)[chosen] if isinstance(chosen, slice) else range(chosen, chosen + 1)
               for chosen, n in zip(key, shape, strict=True)]  # fmt: skip
@@ -73,14 +87,41 @@ def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray])
     strides = None if all(r.step == 1 for r in ranges) else tuple(r.step for r in ranges)
     there, here = dataset.id.get_space(), h5py.h5s.create_simple(counts)
     kind, squares = h5py.h5t.py_create(dtype), 0.0
+    # Unpacked into memory that is at hand, looked at there, and then put in its place: a tenth less time than into a
+    # batch, which no cache holds.
+    at_hand = np.empty(kept, dtype) if math.prod(kept) * dtype.itemsize <= AT_HAND else None
+    flat = None if at_hand is None else at_hand.reshape(-1)
+    marks, whole = _marks(known, shape, counts, asked), bytes([1]) * asked.frames
+    run_axis, time_axis, read, select = asked.run_axis, asked.time_axis, dataset.id.read, there.select_hyperslab
     for run, start, place in zip(asked.runs, asked.starts, out, strict=True):
-        if asked.run_axis is not None:
-            first[asked.run_axis] = run
-        first[asked.time_axis] = start
-        there.select_hyperslab(tuple(first), counts, strides)
-        dataset.id.read(here, there, place, kind)
-        squares += squared(place)
-    return squares
+        if run_axis is not None:
+            first[run_axis] = run
+        first[time_axis] = start
+        select(tuple(first), counts, strides)
+        if flat is None:
+            read(here, there, place, kind)
+            squares += squared(place)
+            continue
+        read(here, there, at_hand, kind)
+        begin = start if run_axis is None else run * shape[time_axis] + start
+        if marks is None or marks[begin : begin + asked.frames] != whole:
+            own = flat.dot(flat)
+            squares += own
+            if marks is not None and math.isfinite(own):
+                marks[begin : begin + asked.frames] = whole
+        place[...] = at_hand
+    return float(squares)
+
+
+def _marks(known: bytearray, shape: Sequence[int], counts: Sequence[int], asked: Asked) -> bytearray | None:
+    """`known` with a place for every frame of every run; None where frames are not read whole and one by one."""
+    runs = 1 if asked.run_axis is None else shape[asked.run_axis]
+    frames = runs * shape[asked.time_axis]
+    if asked.step != 1 or frames > MOST_KNOWN or math.prod(counts) * frames != math.prod(shape) * asked.frames:
+        return None
+    if not known:
+        known.extend(bytes(frames))
+    return known
 
 
 def squared(place: np.ndarray) -> float:

@@ -22,9 +22,10 @@ from physdiff.data.region import Region
 from physdiff.data.samples import Samples
 from physdiff.data.selection import Selection
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
-from physdiff.data.windows import Place, Places, Windows, together
+from physdiff.data.windows import Alone, Place, Places, Windows, is_stretch, together
 from physdiff.grid import Grid
 
+FEW = 64  # samples, of which Python's own numbers tell the places sooner than arrays
 BLOCK = 64 * 2**20  # bytes of frames of one variable that are read at once, so that memory does not follow run length
 
 
@@ -193,7 +194,7 @@ class FieldSet:
     def place(self, row: int) -> Place:
         """Where a sample lies."""
         found = self.places([row])
-        return Place(int(found.source[0]), int(found.run[0]), int(found.start[0]), int(found.patch[0]))
+        return Place(*(int(x[0]) for x in (found.source, found.run, found.start, found.patch)))
 
     def trajectories(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Number of each sample's trajectory among those of all files, shape (n,), int64."""
@@ -221,9 +222,8 @@ class FieldSet:
 
         Samples with the same number are read from the same chunks. Shape (n,), int64; numbers have gaps.
         """
-        places, found = self.places(rows), np.empty(0, dtype=np.int64)
+        places, before = self.places(rows), 0
         found = np.zeros(len(places.run), dtype=np.int64)
-        before = 0
         for number, source in enumerate(self.sources):
             view = self._of(source, self._chosen[:1])[0].view
             chunks = dict(zip(view.dims, view.array.chunks or (1,) * len(view.dims), strict=True))
@@ -310,8 +310,7 @@ class FieldSet:
             IndexError: there is no sample of a number.
             ValueError: a file cannot be read, or holds a value that is not finite and not masked; the value is named.
         """
-        s, places = self.selection, self.places(rows)
-        n, cells = len(places.run), self.grid.shape
+        s, n, cells = self.selection, len(rows), self.grid.shape
         values = np.empty((n, len(self.channels), *cells), self.dtype)
         fields = np.empty((n, len(self.given_variables), *cells), self.dtype)
         before = len(self._chosen) * s.past
@@ -320,13 +319,15 @@ class FieldSet:
             targets.append(Target(fields[:, :before].reshape(n, len(self._chosen), s.past, *cells)))
         further = [Target(fields[:, before:, np.newaxis])]
         windows, is_simple = targets[0].values, s.past == 0 and not self._given
+        alone = self._alone(rows) if is_simple and n <= FEW else None
         direct: list[tuple[int, int, slice, int, int]] = []
-        single: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
         span, count = s.span, s.frames
-        for number, run, patch, order, starts in together(places, span, s.past + count, self._most_frames):
+        single: Alone = {} if alone is None else alone
+        groups = together(self.places(rows), span, s.past + count, self._most_frames) if alone is None else ()
+        for number, run, patch, order, starts in groups:
             chosen, given = self._reader(number)
             if is_simple and chosen.is_direct:
-                if count == 1 and len(order) > 1 and _is_stretch(order) and _is_stretch(starts):
+                if count == 1 and len(order) > 1 and is_stretch(order) and is_stretch(starts):
                     frames = windows[order[0] : order[-1] + 1, :, 0].swapaxes(0, 1)
                     chosen.read_window(frames, run, slice(starts[0], starts[-1] + 1), patch)
                     direct += [(i, run, slice(at, at + 1), patch, number) for i, at in zip(order, starts, strict=True)]
@@ -356,8 +357,13 @@ class FieldSet:
                     self._reader(number)[0].fill(targets, [row], [0], run, when, 1, patch)
         scalars, classes = self.read_numbers(rows) if self.scalar_names or s.classes else (None, None)
         observed = ~np.isnan(values) if s.mask is not None else None
-        empty = None if observed is None else self._empty(places, observed)
+        empty = None if observed is None else self._empty(self.places(rows), observed)
         return Samples(values, fields if self.given_variables else None, scalars, classes, observed, empty)
+
+    def _alone(self, rows: Sequence[int] | np.ndarray) -> Alone | None:
+        """Samples that are read one by one, straight from their files; None if blocks are the better way."""
+        found = self._windows.alone(rows.tolist() if isinstance(rows, np.ndarray) else rows, self.selection.span)
+        return found if found is None or all(self._reader(number)[0].is_direct for number, _ in found) else None
 
     def _empty(self, places: Places, observed: np.ndarray) -> str | None:
         """The first channel of a sample of which no cell has a value, in words; None if there is none."""
@@ -377,11 +383,6 @@ class FieldSet:
     def _most_frames(self) -> int:
         """Frames that are read at once."""
         return max(1, BLOCK // self._reader(0)[0].frame_bytes)
-
-
-def _is_stretch(numbers: list[int]) -> bool:
-    """Whether whole numbers follow each other."""
-    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def _runs(source: Source) -> int:

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import cast
@@ -53,6 +53,7 @@ class _Dataset:
     handle: h5py.Dataset
     cached: int
     plain: Plain | None = None
+    known: bytearray = field(default_factory=bytearray)  # frames that are finite, see `read_by_hdf5`
 
 
 _lock = threading.RLock()
@@ -125,7 +126,7 @@ def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) 
     """Read windows of a dataset, each into an array of its shape: the file is looked at once for all of them.
 
     Returns:
-        Sum of the squares of what was read.
+        Sum of the squares of what was read, without frames that were read before and are finite.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -135,7 +136,7 @@ def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) 
         found = _opened(path, name)
         try:
             squares = None if found.plain is None else found.plain.read_windows(asked, out)
-            return read_by_hdf5(found.handle, asked, out) if squares is None else squares
+            return read_by_hdf5(found.handle, asked, out, found.known) if squares is None else squares
         except UNREADABLE as error:
             raise unreadable(path, error) from error
 

@@ -122,7 +122,7 @@ def _described(path: Path, layout: Layout | None, everything: bool) -> list[str]
         return lines + (_describe_datasets(path, everything) if probe.kind == "hdf5" else [])
     lines = [f"{path}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
     for whole in _wholes(source):
-        lines += _describe_field(source, whole, everything)
+        lines += _describe_field(source, whole, everything, " --layout LAYOUT" * (layout not in (None, Layout())))
     for name, value in source.scalars.items():
         dims = ", ".join(source.scalar_dims.get(name, ()))
         lines.append(f"  number {name}{f' ({dims})' * bool(dims)}: {_range_of(np.asarray(value))}")
@@ -164,7 +164,7 @@ def _wholes(source: Source) -> Iterator[list[Variable]]:
     yield from found.values()
 
 
-def _describe_field(source: Source, members: list[Variable], everything: bool) -> list[str]:
+def _describe_field(source: Source, members: list[Variable], everything: bool, options: str) -> list[str]:
     first = members[0]
     view = first.view
     rank = ("scalar", "vector", "tensor")[len(first.component)]
@@ -187,7 +187,7 @@ def _describe_field(source: Source, members: list[Variable], everything: bool) -
     if cost.factor >= WORTH_REPACKING:
         lines.append(
             f"    training would unpack {cost.factor:.3g} bytes for each that it uses; once, do: "
-            f"physdiff data repack {source.path} NEW"
+            f"physdiff data repack {source.path} NEW{options}"
         )
     missing = 0
     for member in members:

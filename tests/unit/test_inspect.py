@@ -84,7 +84,7 @@ def test_what_is_said(tmp_path: Path) -> None:
     assert "trajectories: 2, frames: 8, time: 0 to 7, 1 apart" in told
     assert "field u (scalar): trajectory 2, time 8, x 16, y 16; float32, m/s, chunks (1, 8, 16, 16), gzip" in told
     assert "one frame (1 kB) reads 8.2 kB: amplification 8" in told
-    assert f"physdiff data repack {path} NEW" in told
+    assert f"physdiff data repack {path} NEW --layout LAYOUT" in told
     assert "range -1 to 1, mean " in told and "0 NaN, 0 infinite" in told
     # Without a layout: what there is, and what to say of it.
     told = inspect(path)
