@@ -737,8 +737,8 @@ MUTANTS = (
            (f"{NETWORK_SETTINGS}::test_a_class_that_came_with_a_model_is_not_run",)),
     Mutant("networks/checkpointing.py", "transformed or not", "not", "checkpoints under torch.func",
            (f"{UNET_SPEED}::test_checkpointing_gives_way_to_the_transforms_of_torch_func",)),
-    Mutant("model.py", "return with_guidance(self.denoiser, scale)", "return self.denoiser", "guidance that guides nothing",
-           (f"{NETWORK_SETTINGS}::test_guidance_reaches_samples_likelihoods_and_bounds",)),
+    Mutant("model.py", "return with_guidance(self.denoiser, scale)", "return self.denoiser",
+           "guidance that guides nothing", (f"{NETWORK_SETTINGS}::test_guidance_reaches_samples_likelihoods_and_bounds",)),
     Mutant("description.py", "isinstance(value, type) and issubclass(value, clocks.Clock)", "callable(value)",
            "anything callable for a clock", (f"{NETWORK_SETTINGS}::test_only_a_clock_is_a_clock",)),
     Mutant("training/power_profile.py", "return (1 - 1 / steps) ** (exponent + 1)",
@@ -775,8 +775,10 @@ MUTANTS = (
            ("tests/unit/test_filling.py",)),
     Mutant("data/amplification.py", "-(-n // chunk)", "n // chunk", "chunks at the edge that are not counted",
            ("tests/unit/test_inspect.py",)),
-    Mutant("data/repack.py", "for key in _pieces(view):\n        with", "for key in list(_pieces(view))[:-1]:\n        with",
+    Mutant("data/hdf5_copy.py", "for key in _pieces(old):", "for key in [*_pieces(old)][:-1]:",
            "the last piece of a file not copied", ("tests/unit/test_repack.py",)),
+    Mutant("data/asked.py", "marks is not None and math.isfinite(own)", "marks is not None",
+           "frames with a NaN taken for looked at", ("tests/unit/test_handles.py", "tests/unit/test_fieldset.py")),
 )  # fmt: skip
 
 
