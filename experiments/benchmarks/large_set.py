@@ -2,7 +2,7 @@
 
 Frames of 128x128 in float32, 1000 to a run, 305 runs: once as one dataset of one sparse file, once as a virtual dataset
 over 20 files. Nearly all of it are holes, which the system reads as zeros at the speed of memory; one frame of each run
-is written. A process of its own does each part and tells the most memory that it had in use at any time (`ru_maxrss`),
+is written. A process of its own does each part and tells the most memory that it had in use at any time (`VmHWM`),
 of which the interpreter with torch takes a part before any data: the first line.
 
 - *open*: headers, and what identifies the set.

@@ -38,5 +38,6 @@ def check(process: str, data: str | None = None) -> int:
 def _law_of(path: str) -> GaussianField:
     """The Gaussian law of a data set's training fields, normalised, as `train` fits it."""
     fields = open_fields(path, split="train" if Path(path).is_dir() else None)
-    normaliser = fit_normaliser(fields, statistics=statistics_of(fields))
-    return fit_reference(fields, normaliser, SpectralBasis(fields.grid))
+    statistics = statistics_of(fields)
+    normaliser = fit_normaliser(fields, statistics=statistics)
+    return fit_reference(fields, normaliser, SpectralBasis(fields.grid), identity=statistics.identity)

@@ -6,11 +6,10 @@ bits whichever loader trains on the samples afterwards, since none takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from physdiff.basis import Basis
 from physdiff.data.fieldset import FieldSet
@@ -18,6 +17,7 @@ from physdiff.data.moments import Moments
 from physdiff.data.normalise.by_kind import Kind, draft, kinds_of, standardised
 from physdiff.data.normalise.normaliser import Normaliser
 from physdiff.data.normalise.per_variable import PerVariable, Single
+from physdiff.data.spectrum_file import ModeMoments, Turned, digest_of, place_of, read_moments, write_moments
 from physdiff.data.statistics import Statistics
 from physdiff.data.statistics_file import statistics_of
 from physdiff.data.streaming import blocks, by_channel
@@ -65,7 +65,8 @@ def fit_reference(
     noise_level: float | None = None,
     homogeneous: bool = False,
     progress: bool = False,
-    turned: Callable[[Tensor], Iterable[Tensor]] | None = None,
+    turned: Turned | None = None,
+    identity: str | None = None,
 ) -> GaussianField:
     """The Gaussian law of a data set's normalised samples; see `GaussianField.fit`.
 
@@ -78,10 +79,30 @@ def fit_reference(
         progress: Whether to show a bar.
         turned: Copies of normalised samples that are as likely as they are, themselves among them; each counts as a
             sample. Only the samples when not given.
+        identity: Digest of the samples, as their statistics have it: what is measured is then kept in the user's cache,
+            and read from there the next time, with the same bits. Measured anew when not given.
 
     Raises:
-        ValueError: there are fewer than two samples, a cell is not observed, or a channel does not vary.
+        ValueError: there are fewer than two samples, a cell is not observed, a channel does not vary, or what was kept
+            is damaged.
     """
+    digest = "" if identity is None else digest_of(identity, len(fields.names), normaliser, basis, turned)
+    kept = None if identity is None else place_of(fields, identity, digest)
+    if kept is not None and kept.is_file():
+        found = read_moments(kept, digest)
+    else:
+        found = _measured(fields, normaliser, basis, progress, turned)
+        if kept is not None:
+            write_moments(found, kept, digest)
+    eps = float(np.finfo(fields.dtype).eps)
+    mean, power, sizes = (torch.from_numpy(x) for x in (found.mean, found.power, found.rounding))
+    return GaussianField.from_moments(basis, mean, power, found.count, noise_level, homogeneous, rounding=sizes * eps)
+
+
+def _measured(
+    fields: FieldSet, normaliser: Normaliser, basis: Basis, progress: bool, turned: Turned | None
+) -> ModeMoments:
+    """Moments of the modes, by a pass over all samples."""
     shape = (len(fields.names), *basis.grid.shape)
     modes, rounding = Moments(shape), Moments(shape[:1])
     for _, samples in blocks(fields, "spectrum", progress):
@@ -98,7 +119,4 @@ def fit_reference(
         rounding.add(by_channel((x * normaliser.log_slope(x).exp()).numpy()))
     if len(fields) < 2:
         raise ValueError(f"{fields.source}: a spectrum needs at least 2 samples; got {len(fields)}.")
-    eps = float(np.finfo(fields.dtype).eps)
-    mean, power, sizes = (torch.from_numpy(x) for x in (modes.mean, modes.variance, rounding.rms))
-    n = int(modes.count.flat[0])
-    return GaussianField.from_moments(basis, mean, power, n, noise_level, homogeneous, rounding=sizes * eps)
+    return ModeMoments(int(modes.count.flat[0]), modes.mean, modes.variance, rounding.rms)

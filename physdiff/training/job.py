@@ -161,8 +161,7 @@ def _model(
         whole = FilledPreparation(preparation, Filler(reference))
     else:
         reference = fit_reference(
-            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress=progress,
-            **({} if turned is None else {"turned": turned}),
+            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress, turned, statistics.identity,
         )  # fmt: skip
     physics = fit_clock(process(basis), reference, told.noise_level)
     path = path_of(physics, reference, whole.fields(fields.read(range(min(len(fields), RUNS)))), settings)

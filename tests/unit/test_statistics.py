@@ -23,6 +23,7 @@ from physdiff.data.fieldset import FieldSet
 from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_stats
 from physdiff.data.moments import Moments
 from physdiff.data.normalise import PerVariable, Standardise
+from physdiff.data.preparation import copies
 from physdiff.data.reference import fit_normaliser, fit_reference
 from physdiff.data.selection import Selection
 from physdiff.data.source import Source, Variable
@@ -35,9 +36,11 @@ from physdiff.data.statistics_file import (
     write_statistics,
 )
 from physdiff.data.stored import MemoryArray
+from physdiff.data.symmetry import senses
 from physdiff.data.view import View
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
+from physdiff.training.augment import Symmetries
 
 GRID = Grid((5, 4), boundary=("periodic", "neumann"))
 
@@ -284,6 +287,41 @@ def test_stored_statistics_have_the_same_bits(tmp_path: Path, monkeypatch: pytes
     )  # fmt: skip
     # Nothing of `valid`, which lies at 1000.
     assert found.of("u").high < 10
+
+
+def test_a_second_run_does_not_read_the_set_for_its_spectrum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fields, basis = open_fields(well(tmp_path / "set"), split="train"), SpectralBasis(GRID)
+    statistics = statistics_of(fields)
+    normaliser = fit_normaliser(fields, statistics=statistics)
+    turns = [None, copies(Symmetries.of(["flip"], GRID, senses(fields.channels), []).turns, senses(fields.channels))]
+    assert turns[1] is not None
+    plain = [fit_reference(fields, normaliser, basis, turned=turned) for turned in turns]
+    for turned in turns:
+        fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.identity)
+    with monkeypatch.context() as unread:
+        unread.setattr("physdiff.data.reference.blocks", lambda *_: pytest.fail("the set was read again"))
+        for turned, law in zip(turns, plain, strict=True):
+            again = fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.identity)
+            for mine, its in ((again.mean, law.mean), (again.spectrum, law.spectrum), (again.floor, law.floor)):
+                assert torch.equal(mine, its)
+    assert not torch.equal(plain[0].spectrum, plain[1].spectrum)
+    # Another scale of the fields has another spectrum, and other data too.
+    other = Standardise(torch.zeros(3), torch.full((3,), 2.0))
+    kept = fit_reference(fields, other, basis, identity=statistics.identity)
+    assert torch.equal(kept.spectrum, fit_reference(fields, other, basis).spectrum)
+    files = sorted((tmp_path / "cache" / "physdiff" / "statistics").glob("*-spectrum-*.npz"))
+    assert len(files) == 3
+    for file, next_one in zip(files, (*files[1:], files[0]), strict=True):
+        (tmp_path / file.name).write_bytes(next_one.read_bytes())
+    for file in files:
+        (tmp_path / file.name).replace(file)
+    with pytest.raises(ValueError, match="holds a spectrum of other data: its digest is"):
+        fit_reference(fields, normaliser, basis, identity=statistics.identity)
+    for file in files:
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"spectrum-.*npz is damaged or of another version"):
+        fit_reference(fields, normaliser, basis, identity=statistics.identity)
 
 
 def test_statistics_of_other_data_are_refused(tmp_path: Path) -> None:
