@@ -294,3 +294,21 @@ def test_a_filter_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda _: False)
     with pytest.raises(ValueError, match=r"packed\.h5': 'u' is compressed by HDF5 filter 1, .* install hdf5plugin"):
         hdf5_dataset(str(path), "u")
+
+
+def test_a_value_that_is_not_finite_is_told_every_time(tmp_path: Path) -> None:
+    """What is remembered of frames are those without one."""
+    path, values = str(tmp_path / "nan.h5"), np.ones((2, 6, 4, 4), np.float32)
+    values[1, 3, 2, 2] = np.nan
+    with h5py.File(path, "w") as file:
+        file.create_dataset("u", data=values, chunks=(1, 1, 4, 4), compression="gzip")
+    whole = slice(None)
+
+    def squares(run: int, start: int) -> float:
+        asked = Asked((0, whole, whole, whole), 0, 1, [run], [start], 2, 1)
+        return read_windows(path, "u", asked, [np.empty((2, 4, 4), np.float32)])
+
+    for _ in range(3):
+        assert np.isnan(squares(1, 2)) and np.isnan(squares(1, 3))
+    assert squares(0, 2) == 32 and squares(0, 2) == 0 and squares(0, 3) == 32
+    assert squares(1, 1) == 32 and np.isnan(squares(1, 2))
