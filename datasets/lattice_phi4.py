@@ -20,7 +20,7 @@ from tqdm import tqdm
 from physdiff.actions import Phi4Action, observables
 from physdiff.atomic import replacing_folder
 from physdiff.data.fields import SPLITS
-from physdiff.data.formats.the_well_writer import write_stats, write_the_well
+from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_stats
 from physdiff.grid import Grid
 from physdiff.randomness import keyed_generator
 
@@ -30,6 +30,7 @@ NAME = "lattice_phi4"
 SUMMARY = "lattice φ⁴ theory near its transition: 8 x 8 periodic sites, 352 chains of Hybrid Monte Carlo"
 
 _MEASURED = 256  # trajectories on which the autocorrelation time is measured
+_AT_ONCE = 1 << 25  # bytes of chains that are written in one piece
 
 
 def make(
@@ -85,27 +86,33 @@ def make(
         chain, x = HybridMonteCarlo(action).thermalised(start, thermalisation, generator)
         times, x = _autocorrelation(chain, x, action, generator)
         interval = max(math.ceil(2 * max(times.values())), 1)
-        kept, changes = [], []
-        for _ in tqdm(range(configurations), desc=NAME, unit="configuration", disable=not progress):
+        # Chains advance together and are stored one after the other: on disk in between, so that it bounds the size.
+        parked = partial / "chains.npy"
+        shape = (count, configurations, sites, sites)
+        values = np.lib.format.open_memmap(parked, mode="w+", dtype=np.float32, shape=shape)
+        changes = []
+        for i in tqdm(range(configurations), desc=NAME, unit="configuration", disable=not progress):
             for _ in range(interval):
                 x, change = chain.trajectory(x, generator)
                 changes.append(change)
-            kept.append(x[:, 0])
-        values = torch.stack(kept, 1).numpy().astype(np.float32)
+            values[:, i] = x[:, 0].numpy()
         measured = _measured(torch.stack(changes), times, chain, interval)
         if progress:
             print("  ".join(f"{name} {value:.4g}" for name, value in measured.items()))
-        first = 0
+        first, at_once = 0, max(1, _AT_ONCE // values[0].nbytes)
         for split, n in chains.items():
-            write_the_well(
-                partial / "data" / split / f"{NAME}.hdf5",
-                {"phi": values[first : first + n]},
-                grid,
-                time=interval * np.arange(1, configurations + 1),
+            with WellFile(
+                partial / "data" / split / f"{NAME}.hdf5", {"phi": FieldSpec()}, grid, n,
+                interval * np.arange(1, configurations + 1),
                 parameters={"hopping": hopping, "coupling": coupling},
                 attrs={"dataset_name": NAME, "seed": seed, "thermalisation": thermalisation, **measured},
-            )
+            ) as file:  # fmt: skip
+                for start in range(0, n, at_once):
+                    last = min(start + at_once, n)
+                    file.write(start, {"phi": values[first + start : first + last]})
             first += n
+        del values
+        parked.unlink()
         write_stats(partial)
         shutil.copyfile(Path(__file__).parent / "cards" / f"{NAME}.md", partial / "card.md")
     return Path(folder)

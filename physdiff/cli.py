@@ -341,6 +341,11 @@ def main() -> None:
         code = 2
     except ProcessLost:
         code = 1
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch raises this wherever the main thread happens to be
+            raise
+        print(f"physdiff: error: a process that reads ahead has ended: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print(f"interrupted{CONTINUED.get(''.join(sys.argv[1:2]), '')}", file=sys.stderr)
         code = 130

@@ -24,6 +24,7 @@ from physdiff.gaussian import GaussianField
 DENSE_LIMIT = 4096  # cells; the factor then takes 134 MB and a second or two
 _BLOCK = 256  # fields that are transformed together
 _TOLERANCE = 1e-10  # relative residual of the conjugate gradients
+_ROUNDING = 4  # times size and epsilon: what a pivot of a factor must exceed, beside its diagonal
 
 
 class Kriging:
@@ -135,11 +136,19 @@ class _Channel(ABC):
 
     def factor(self, symbol: Tensor, cells: Tensor) -> Tensor:
         """Lower Cholesky factor of that matrix."""
-        factor, failed = torch.linalg.cholesky_ex(self.block(symbol, cells))
-        if bool(failed):
+        matrix = self.block(symbol, cells)
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        # Of a singular matrix rounding leaves pivots that are as often above 0 as below.
+        rounding = _ROUNDING * len(matrix) * torch.finfo(torch.float64).eps * matrix.diagonal()
+        alive = symbol[symbol > 0]
+        is_singular = len(matrix) > len(alive) or bool((factor.diagonal().square() <= rounding).any())
+        if bool(failed) or is_singular:
+            why = f"has a variance in {len(alive)} of {symbol.numel()} modes"
+            if len(alive) == symbol.numel():
+                why = f"spans {float(alive.max() / alive.min()):.1e}"
             raise ValueError(
-                f"the law's spectrum spans {float(symbol.max() / symbol[symbol > 0].min()):.1e}, too much for the "
-                "cells that are known to be told apart; give the data a noise level (data.noise_level)."
+                f"the law's spectrum {why}, too {'few' if 'modes' in why else 'much'} for the cells that are known to "
+                "be told apart; give the data a noise level (data.noise_level)."
             )
         return factor
 

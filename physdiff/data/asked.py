@@ -18,6 +18,9 @@ Key = tuple[int | slice, ...]
 AT_HAND = 1 << 18  # bytes that stay in a core's own cache
 MOST_KNOWN = 1 << 24  # frames of which it is remembered that they are finite, a byte each
 
+# By the axes of runs and frames, which a layout names: a mark for each frame of each run.
+Known = dict[tuple[int | None, int], bytearray]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -60,14 +63,14 @@ class Asked:
         return all(0 <= low and high < shape[axis] for axis, (low, high) in limits.items())
 
 
-def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray], known: bytearray) -> float:
+def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray], known: Known | None) -> float:
     """Read windows of a dataset that is open, each into an array of its shape.
 
     Args:
         dataset: Where from.
         asked: What of it.
         out: Where to.
-        known: A mark for each frame of each run that was read before and is finite; more are set.
+        known: Marks of the frames that were read before and are finite; more are set. None remembers nothing.
 
     Returns:
         The sum of the squares of what is not known to be finite.
@@ -113,15 +116,16 @@ def read_by_hdf5(dataset: h5py.Dataset, asked: Asked, out: Sequence[np.ndarray],
     return float(squares)
 
 
-def _marks(known: bytearray, shape: Sequence[int], counts: Sequence[int], asked: Asked) -> bytearray | None:
-    """`known` with a place for every frame of every run; None where frames are not read whole and one by one."""
+def _marks(known: Known | None, shape: Sequence[int], counts: Sequence[int], asked: Asked) -> bytearray | None:
+    """A place for every frame of every run; None where nothing is remembered or frames are not read whole."""
+    if known is None:
+        return None
     runs = 1 if asked.run_axis is None else shape[asked.run_axis]
     frames = runs * shape[asked.time_axis]
     if asked.step != 1 or frames > MOST_KNOWN or math.prod(counts) * frames != math.prod(shape) * asked.frames:
         return None
-    if not known:
-        known.extend(bytes(frames))
-    return known
+    # Another layout of the same dataset counts other frames.
+    return known.setdefault((asked.run_axis, asked.time_axis), bytearray(frames))
 
 
 def squared(place: np.ndarray) -> float:

@@ -258,7 +258,7 @@ class BlockReader:
             wrong = np.isinf(block) if self._allows_nan else ~np.isfinite(block)
             self._refuse_first(wrong, piece, block, run, when, patch)
         if self._mask is not None:
-            seen = self._mask.read(run, when, cells)
+            seen = self._mask.read(run, when, cells)[:, list(self._mask.picks)]
             self._require_mask(seen)
             block = self._masked(piece, block, seen != 0, run, when, patch)
         if self.region.is_coarsened:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.fingerprint import content_of
+from physdiff.data.fingerprint import content_of, files_under
 from physdiff.data.streaming import blocks
 
 _ENDS, _PIECES, _PIECE = 65536, 64, 4096
@@ -36,15 +36,10 @@ def identity_of(fields: FieldSet) -> str:
     common = Path(os.path.commonpath([path.parent for path in paths]))
     for path in paths:
         digest.update(f"\x1f{path.relative_to(common)}".encode())
-        for file in _files(path):
+        for file in files_under(path):
             digest.update(f"\x1e{file.relative_to(path)}".encode())
             _add_file(digest, file, _BUDGET // len(paths))
     return digest.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    """A file, or all in the folder that a store consists of."""
-    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _add_file(digest: Any, path: Path, budget: int) -> None:

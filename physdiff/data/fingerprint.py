@@ -27,8 +27,8 @@ def digest_of_tensor(x: Tensor) -> str:
 def content_of(fields: FieldSet) -> str:
     """Hash of what a data set holds: its selection, names, units, grid, times, numbers of the runs, and samples.
 
-    All samples count if they are few, else 16 that lie evenly: reading a terabyte to know it again would take longer
-    than training on it. Not the paths, the packing or the dates of files, so that a copy is the same data.
+    All samples count if they are few or in memory, else 16 that lie evenly: reading a terabyte to know it again would
+    take longer than training on it. Not the paths, the packing or the dates of files, so that a copy is the same data.
     """
     found = blake2b(digest_size=16)
     plain = [
@@ -42,7 +42,9 @@ def content_of(fields: FieldSet) -> str:
             found.update(name.encode() + np.ascontiguousarray(numbers).tobytes())
     one = max(1, _bytes(fields.read([0])))
     n = len(fields)
-    rows = np.arange(n) if n * one <= ALL_UP_TO else np.linspace(0, n - 1, PROBES).round().astype(np.int64)
+    # What is in memory has no date either that would tell of a change.
+    is_all = n * one <= ALL_UP_TO or not all(Path(source.path).exists() for source in fields.sources)
+    rows = np.arange(n) if is_all else np.linspace(0, n - 1, PROBES).round().astype(np.int64)
     step = max(1, ALL_UP_TO // one)
     for start in range(0, len(rows), step):
         samples = fields.read(rows[start : start + step])
@@ -61,10 +63,15 @@ def files_of(fields: FieldSet) -> list[list[Any]]:
     found = []
     for source in fields.sources:
         path = Path(source.path)
-        if path.exists():
-            state = path.stat()
-            found.append([path.name, state.st_size, state.st_mtime_ns])
+        for file in files_under(path) if path.exists() else ():
+            state = file.stat()
+            found.append([str(file.relative_to(path.parent)), state.st_size, state.st_mtime_ns])
     return found
+
+
+def files_under(path: Path) -> list[Path]:
+    """A file, or all in the folder that a store consists of, whose own date says nothing of them."""
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _plain(values: Any) -> bytes:

@@ -25,7 +25,7 @@ from typing import cast
 import h5py
 import numpy as np
 
-from physdiff.data.asked import Asked, read_by_hdf5
+from physdiff.data.asked import Asked, Known, read_by_hdf5
 from physdiff.data.containment import dataset_within
 from physdiff.data.direct import Plain, axes_before_chunk, plain_of
 
@@ -40,10 +40,10 @@ CACHE_OF_ALL = 256 << 20  # and all that are open
 
 @dataclass(frozen=True)
 class _File:
-    """A file that is open, and what it was when it was opened: inode, size and time of change."""
+    """A file that is open, and what it was when it was opened: inode, size and times of change."""
 
     handle: h5py.File
-    identity: tuple[int, int, int]
+    identity: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Dataset:
     handle: h5py.Dataset
     cached: int
     plain: Plain | None = None
-    known: bytearray = field(default_factory=bytearray)  # frames that are finite, see `read_by_hdf5`
+    known: Known | None = field(default_factory=dict)  # frames that are finite, see `read_by_hdf5`
 
 
 _lock = threading.RLock()
@@ -249,9 +249,15 @@ def _with_cache(file: h5py.File, path: str, name: str) -> _Dataset:
     except KeyError:
         raise ValueError(f"'{path}' has no dataset '{name}'.") from None
     made = dataset.id.get_create_plist()
+    # An external link leads to another file, in which its name may be that of something else here.
+    home = cast(h5py.File, dataset.file)
+    is_linked = home.filename != file.filename
+    # Values in other files change without a trace in this one, so that nothing is known of them for long.
+    is_elsewhere = is_linked or dataset.is_virtual or made.get_external_count() > 0
+    known: Known | None = None if is_elsewhere else {}
     # Without a filter HDF5 reads the part of a chunk that is asked for, and no cache is wanted.
     if dataset.chunks is None or made.get_nfilters() == 0:
-        return _Dataset(dataset, 0, plain_of(file, dataset))
+        return _Dataset(dataset, 0, None if is_linked else plain_of(file, dataset), known)
     for i in range(made.get_nfilters()):
         _require_filter(path, name, made.get_filter(i)[0])
     pieces = prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
@@ -264,7 +270,7 @@ def _with_cache(file: h5py.File, path: str, name: str) -> _Dataset:
     # `readonly` lets h5py remember the shape, which halves the time of a small read.
     # A dataset that is open keeps the cache with which it was opened, so this handle must go first.
     del dataset
-    return _Dataset(h5py.Dataset(h5py.h5d.open(file.id, place, access), readonly=True), size)
+    return _Dataset(h5py.Dataset(h5py.h5d.open(home.id, place, access), readonly=True), size, known=known)
 
 
 def _require_filter(path: str, name: str, number: int) -> None:
@@ -282,12 +288,17 @@ def _require_filter(path: str, name: str, number: int) -> None:
         )
 
 
-def _identity(path: str) -> tuple[int, int, int]:
+def _identity(path: str) -> tuple[int, ...]:
+    """What changes when a file is written, but for a second time within the system's tick, some milliseconds.
+
+    HDF5's own writers cannot open a file that is held open here. The last of the times changes even where a copy, or an
+    archive, sets the other to what it was.
+    """
     try:
         found = os.stat(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file or folder '{path}'.") from None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _close(path: str) -> None:

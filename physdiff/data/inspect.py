@@ -22,7 +22,7 @@ from physdiff.data.formats.format import Probe
 from physdiff.data.formats.zarr_store import ZarrArray
 from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.layout import Layout
-from physdiff.data.source import Source, Variable
+from physdiff.data.source import TRAJECTORY, Source, Variable
 from physdiff.data.splits import SPLITS
 from physdiff.data.splits import data_files as files_in
 from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
@@ -30,6 +30,7 @@ from physdiff.data.value_ranges import BUDGET, ValueRange, value_range
 from physdiff.disk import readable as as_bytes
 
 _MOST_ATTRIBUTES = 24
+_TOLD = 8  # files of a folder, or of a split, that are told one by one
 # Registered numbers of filters that hdf5plugin brings; HDF5 has names only for those that are loaded.
 _FILTERS = {
     32001: "blosc", 32026: "blosc2", 32004: "lz4", 32015: "zstd", 32008: "bitshuffle", 32013: "zfp", 32000: "lzf",
@@ -55,7 +56,8 @@ def inspect(path: str | Path, layout: Layout | None = None, everything: bool = F
     Args:
         path: A file of any format, or a folder of them, such as one in The Well's layout.
         layout: What the files do not tell.
-        everything: Whether every value is read; otherwise frames spread over each field, up to 200 MB of it.
+        everything: Whether every value is read; otherwise frames spread over each field, up to 200 MB of it, and of the
+            files of a folder after the first few the headers alone, as long as these say the same.
 
     Raises:
         FileNotFoundError: nothing, or no data file, is at `path`.
@@ -77,13 +79,36 @@ def _describe(path: Path, layout: Layout | None, everything: bool) -> list[str]:
     lines = [f"{path}: folder" + " in The Well's layout" * ("train" in splits)]
     for split, files in splits.items():
         lines.append(f"  {split}: {len(files)} file{'s' * (len(files) != 1)}")
-        for file in files:
-            try:
-                told = _describe_file(file, layout, everything)
-            except ValueError as error:  # one that is damaged does not hide the others
-                told = [f"{file}: not readable", f"  {error}"]
-            lines += [f"    {line}" for line in told]
+        lines += [f"    {line}" for line in _describe_all(files, layout, everything)]
     return lines
+
+
+def _describe_all(files: list[Path], layout: Layout | None, everything: bool) -> Iterator[str]:
+    """Files one after the other; of many, those that are as the first are counted once a few have been told."""
+    first, alike = None, 0
+    for i, file in enumerate(files):
+        try:
+            if len(files) > _TOLD and not everything:
+                schema = _schema_of(open_source(file, layout))
+                first = first or schema
+                if i >= _TOLD and schema == first:
+                    alike += 1
+                    continue
+            yield from _describe_file(file, layout, everything)
+        except ValueError as error:  # one that is damaged does not hide the others
+            yield f"{file}: not readable"
+            yield f"  {error}"
+    if alike:
+        yield f"{alike} more, with the grid, frames and fields of the first; their values were not read"
+
+
+def _schema_of(source: Source) -> tuple[Any, ...]:
+    """What files of one set have in common."""
+    fields = [
+        (v.name, v.units, str(v.view.array.dtype), {dim: n for dim, n in v.view.sizes.items() if dim != TRAJECTORY})
+        for v in source.variables
+    ]
+    return source.grid.describe(), source.frames, sorted(source.scalars), fields
 
 
 def is_store(path: Path) -> bool:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.formats import find_format, open_source
+from physdiff.data.formats import find_format, open_source, source_of
 from physdiff.data.formats.format import kind_of
 from physdiff.data.layout import Layout
 from physdiff.data.selection import Selection
@@ -32,6 +33,8 @@ SPLITS = ("train", "valid", "test")
 _BESIDE = (".yaml", ".yml", ".json", ".md", ".txt", ".png", ".svg", ".pdf", ".csv", ".log", ".part", ".py")
 
 Paths = str | Path | Sequence[str | Path]
+InMemory = xr.Dataset | xr.DataArray
+IN_MEMORY = "xarray object"  # what messages call it
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def split_runs(sources: Sequence[Source], split: Split, name: str = "") -> dict[
 
 
 def open_splits(
-    path: Paths | Mapping[str, Paths],
+    path: Paths | Mapping[str, Paths] | InMemory,
     names: Sequence[str] | None = None,
     boundary: str | Sequence[str] | None = None,
     *,
@@ -147,7 +150,8 @@ def open_splits(
 
     Args:
         path: A folder `<path>/data/{train,valid,test}/*`; files, folders or patterns such as `runs/*.h5` for each part
-            by its name; a file that holds its parts; or files, a folder of files or a pattern, which `split` divides.
+            by its name; a file that holds its parts; or files, a folder of files, a pattern or an xarray object, which
+            `split` divides.
         names: Fields to read; they stand for those of `selection`.
         boundary: Boundary of every axis, or of each, in place of what the files say.
         selection: What a sample is.
@@ -164,19 +168,21 @@ def open_splits(
     selection, layout = selection or Selection(), Layout.of(layout, boundary=_boundary(boundary))
     if names is not None:
         selection = replace(selection, fields=tuple(names))
-    parts = stored_parts(path, layout)
+    parts = None if isinstance(path, InMemory) else stored_parts(path, layout)
     if parts is not None:
         if split is not None:
             raise ValueError(f"{_words(path)} has its own parts ({', '.join(parts)}); leave data.splits out.")
         return {part: FieldSet.open(files, selection, own, name) for part, (files, own, name) in parts.items()}
-    assert not isinstance(path, Mapping)
-    files = files_of(path)
+    assert isinstance(path, InMemory) or not isinstance(path, Mapping)
+    files = [] if isinstance(path, InMemory) else files_of(path)
     if split is None:
         raise ValueError(
             f"{_words(path)} is not divided into {', '.join(SPLITS)}; say how to divide it by trajectory with "
             "data.splits, such as train: 0.8, valid: 0.1, test: 0.1."
         )
     sources = [open_source(file, layout) for file in files]
+    if isinstance(path, InMemory):
+        sources = [source_of(path, layout, IN_MEMORY)]
     taken = split_runs(sources, Split.of(split), _words(path))
     return {part: FieldSet(sources, selection, f"{_words(path)} ({part})", runs) for part, runs in taken.items()}
 
@@ -256,8 +262,10 @@ def _boundary(given: str | Sequence[str] | None) -> str | list[str] | None:
     return given if given is None or isinstance(given, str) else list(given)
 
 
-def _words(path: Paths | Mapping[str, Paths]) -> str:
+def _words(path: Paths | Mapping[str, Paths] | InMemory) -> str:
     """A data set in messages: its path, or the first of several."""
+    if isinstance(path, InMemory):
+        return IN_MEMORY
     if isinstance(path, Mapping):
         return _words(next(iter(path.values()))) if path else "nothing"
     if isinstance(path, str | Path):

@@ -81,9 +81,9 @@ class Windows:
         """Where samples lie, by number.
 
         Raises:
-            IndexError: there is no sample of a number.
+            IndexError: there is no sample of a number, or it is not whole.
         """
-        numbers = np.asarray(rows, dtype=np.int64).reshape(-1)
+        numbers = _whole(rows).reshape(-1)
         if len(numbers) and (int(numbers.min()) < 0 or int(numbers.max()) >= len(self)):
             wrong = numbers[(numbers < 0) | (numbers >= len(self))][0]
             raise IndexError(f"there is no sample {wrong}; their numbers are 0 to {len(self) - 1}.")
@@ -108,10 +108,12 @@ class Windows:
             span: Stored frames of a window from its first to its last.
 
         Raises:
-            IndexError: there is no sample of a number.
+            IndexError: there is no sample of a number, or it is not whole.
         """
         found: list[tuple[int, int, int, int, int]] = []
         for i, row in enumerate(rows):
+            if type(row) is not int:
+                row = int(_whole(row))
             if not 0 <= row < self._starts[-1]:
                 raise IndexError(f"there is no sample {row}; their numbers are 0 to {len(self) - 1}.")
             source = bisect_right(self._starts, row) - 1
@@ -163,6 +165,18 @@ def together(places: Places, span: int, count: int, most: int) -> Iterator[tuple
                 stop = begin + 1
             yield source[begin], run[begin], patch[begin], order[begin:stop], start[begin:stop]
             begin = stop
+
+
+def _whole(rows: object) -> np.ndarray:
+    """Numbers of samples, int64; a mask or a fraction would silently be taken for others.
+
+    Raises:
+        IndexError: they are not whole.
+    """
+    found = np.asarray(rows)
+    if found.size and found.dtype.kind not in "iu":
+        raise IndexError(f"samples are asked for by whole numbers; got {found.dtype}.")
+    return found.astype(np.int64, copy=False)
 
 
 def is_stretch(numbers: list[int]) -> bool:

@@ -149,3 +149,15 @@ def test_a_damaged_file_of_a_folder_does_not_hide_the_others(tmp_path: Path) -> 
     text = inspect(tmp_path, layout())
     assert "files: 3 files" in text and text.count("field u (scalar)") == 2
     assert f"{tmp_path}/b.h5: not readable\n      '{tmp_path}/b.h5' is truncated" in text
+
+
+def test_of_many_files_that_are_alike_a_few_are_told(tmp_path: Path) -> None:
+    for i in range(12):
+        plain(tmp_path / f"{i:02}.h5", np.full((1, 3, 4, 6), float(i), np.float32))
+    plain(tmp_path / "10.h5", np.zeros((1, 3, 4, 8), np.float32))
+    (tmp_path / "11.h5").write_bytes((tmp_path / "11.h5").read_bytes()[:900])
+    told = inspect(tmp_path, layout())
+    assert [i for i in range(12) if f"{i:02}.h5: HDF5 by a layout" in told] == [*range(8), 10]
+    assert "8 (y, periodic" in told and "11.h5: not readable" in told
+    assert told.endswith("2 more, with the grid, frames and fields of the first; their values were not read")
+    assert "09.h5: HDF5 by a layout" in inspect(tmp_path, layout(), everything=True)

@@ -143,3 +143,29 @@ def test_what_is_refused() -> None:
     x[0, 0, 2] = math.nan
     with pytest.raises(ValueError, match="an observed cell holds a value that is not finite"):
         Kriging(law, some_cells(law, 0.0)).mean(x)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_cells_that_determine_each_other_are_refused(grid: str) -> None:
+    law = law_on(GRIDS[grid], 1)
+    spectrum, n = law.spectrum.clone(), law.spectrum.numel()
+    spectrum.view(-1)[[0, 1, 2]] = 0.0
+    flat = GaussianField(law.basis, torch.where(spectrum > 0, law.mean, 0.0), law.basis.symmetrise(spectrum))
+    rank = int((flat.spectrum > 0).sum())
+    generator = keyed_generator(3, "cells")
+    for _ in range(10):
+        observed = torch.zeros(n, dtype=torch.bool)
+        observed[torch.randperm(n, generator=generator)[: rank + 1]] = True
+        with pytest.raises(ValueError, match=f"has a variance in {rank} of {n} modes, too few for the cells"):
+            Kriging(flat, observed.reshape(law.spectrum.shape))
+
+
+def test_a_spectrum_over_eleven_decades_is_still_exact() -> None:
+    law = law_on(Grid(16), 1)
+    steep = GaussianField(
+        law.basis, law.mean, law.basis.symmetrise(torch.logspace(0, -11, 16, dtype=torch.float64)[None])
+    )
+    x = steep.sample(2, keyed_generator(2, "fields"))
+    whole = torch.ones(1, 16, dtype=torch.bool)
+    expected = steep.log_prob(x)
+    assert torch.allclose(Kriging(steep, whole).log_prob(x), expected, rtol=0, atol=1e-3)

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from physdiff.commands.data import make as command_make
 from physdiff.data import load_fields
 from physdiff.data.fields import SPLITS
 from physdiff.data.formats import open_source
-from physdiff.data.formats.the_well_writer import FieldSpec
+from physdiff.data.formats.the_well_writer import FieldSpec, WellFile
 from physdiff.data.repack import repack
 from physdiff.grid import Grid
 
@@ -144,7 +145,7 @@ def test_card_tells_what_a_reader_needs(name: str) -> None:
     assert card.startswith(f"# {name}\n") and "## Limits" in card
     # Rows of its table; terrain is measured, it has no equation and no solver.
     asked = {"stored", "boundary", "units", "seed", "size", "licence", "made by", "symmetries"}
-    asked |= set() if name == "terrain" else {"equation", "solver"}
+    asked |= set() if name == "terrain" else {"equation", "parameters", "solver"}
     rows = {line.split("|")[1].strip() for line in card.splitlines() if line.startswith("|")}
     assert asked <= rows, asked - rows
     assert f"datasets/{name}.py" in card
@@ -248,6 +249,22 @@ def test_simulate_is_asked_for_each_run_once_in_order(tmp_path: Path) -> None:
     blocks = _write(tmp_path / "blocks", in_blocks(simulate, 4))
     assert set(asked) == {(0, 0, 4), (0, 4, 8), (1, 0, 4), (2, 0, 4)}
     assert load_fields(blocks, split="train").values.tobytes() == data.values.tobytes()
+
+
+def test_chains_are_written_a_few_at_a_time(tmp_path: Path, made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.lattice_phi4._AT_ONCE", 1)  # one by one
+    calls: list[int] = []
+    write = WellFile.write
+
+    def counted(file: WellFile, first: int, values: Mapping[str, np.ndarray]) -> None:
+        calls.append(len(values["phi"]))
+        write(file, first, values)
+
+    monkeypatch.setattr(WellFile, "write", counted)
+    found, (folder, whole) = make("lattice_phi4", tmp_path / "set"), made("lattice_phi4")
+    assert calls[-7:] == [1] * 7 and all(np.array_equal(found[split], whole[split]) for split in SPLITS)
+    # Nothing is left of where the chains were parked.
+    assert sorted(f.name for f in (tmp_path / "set").iterdir()) == sorted(f.name for f in folder.iterdir())
 
 
 def test_a_simulation_that_fails_leaves_nothing(tmp_path: Path) -> None:

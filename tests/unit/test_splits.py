@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from physdiff.data import formats
 from physdiff.data.fields import load, load_fields, open_fields
@@ -182,3 +183,23 @@ def test_a_file_that_holds_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_shares_that_are_none(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Split.of(settings)
+
+
+def test_an_xarray_object_is_a_data_set() -> None:
+    values = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
+    held = xr.Dataset(
+        {"u": (("trajectory", "time", "x"), values, {"units": "K"})}, {"x": np.arange(4.0), "time": np.arange(3.0)}
+    )
+    whole = open_fields(held, boundary="periodic")
+    assert whole.units == ("K",) and np.array_equal(whole.read(range(15)).values[:, 0], values.reshape(15, 4))
+    assert np.array_equal(load_fields(held["u"], boundary="periodic").values[:, 0], values.reshape(15, 4))
+    shares = {"train": 0.6, "valid": 0.2, "test": 0.2}
+    parts = open_splits(held, boundary="periodic", split=shares)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 9, "valid": 3, "test": 3}
+    assert len(open_fields(held, split="test", boundary="periodic", splits=shares)) == 3
+    with pytest.raises(ValueError, match="an xarray object has no split 'train'; divide it with splits"):
+        open_fields(held, split="train", boundary="periodic")
+    with pytest.raises(ValueError, match="xarray object is not divided into train, valid, test"):
+        open_splits(held, boundary="periodic")
+    with pytest.raises(ValueError, match=r"xarray object.*boundary"):
+        open_fields(held)
