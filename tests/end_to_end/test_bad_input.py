@@ -480,3 +480,24 @@ def test_data_that_is_not_here_is_told_with_the_folder_it_is_looked_for_in(refus
 )
 def test_a_word_where_a_list_or_a_mapping_stands(refused: Refused, words: str, expected: str) -> None:
     assert refused("train", "config.yaml", *words.split(), words=()).endswith(expected)
+
+
+def test_a_reader_that_was_killed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch tells of it by a RuntimeError in the middle of anything; any other one is a fault of ours and is shown."""
+
+    def stopped(message: str) -> Callable[[object], int]:
+        def run(arguments: object) -> int:
+            raise RuntimeError(message)
+
+        return run
+
+    monkeypatch.setattr(cli, "run", stopped("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().err
+    assert ended.value.code == 1 and told.count("\n") == 1 and "a process that reads ahead has ended" in told
+    monkeypatch.setattr(cli, "run", stopped("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        cli.main()
