@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +14,32 @@ from physdiff.data.stored import Key, StoredArray
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
 
+class _Standing(ABC):
+    """An array whose numbers stand for others, entry by entry."""
+
+    @property
+    @abstractmethod
+    def stored(self) -> StoredArray:
+        """The array whose numbers these are made of."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        return self.stored.chunks
+
+    @property
+    def label(self) -> str:
+        return self.stored.label
+
+    @abstractmethod
+    def read(self, key: Key) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
-class UnpackedArray:
+class UnpackedArray(_Standing):
     """scale·n + offset of stored numbers n, NaN where n is a mark of a missing value (CF conventions, section 8.1).
 
     Attributes:
@@ -34,16 +59,8 @@ class UnpackedArray:
     signless: bool = False
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.packed.shape
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        return self.packed.chunks
-
-    @property
-    def label(self) -> str:
-        return self.packed.label
+    def stored(self) -> StoredArray:
+        return self.packed
 
     def read(self, key: Key) -> np.ndarray:
         raw = np.asarray(self.packed.read(key))
@@ -116,7 +133,7 @@ def _type(stored: np.dtype, numbers: Mapping[str, np.ndarray]) -> np.dtype:
 
 
 @dataclass(frozen=True)
-class ComplexPart:
+class ComplexPart(_Standing):
     """The real or the imaginary part of complex numbers.
 
     Attributes:
@@ -128,27 +145,19 @@ class ComplexPart:
     part: Literal["real", "imag"]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.numbers.shape
-
-    @property
     def dtype(self) -> np.dtype:
         return np.dtype(f"f{self.numbers.dtype.itemsize // 2}")
 
     @property
-    def chunks(self) -> tuple[int, ...] | None:
-        return self.numbers.chunks
-
-    @property
-    def label(self) -> str:
-        return self.numbers.label
+    def stored(self) -> StoredArray:
+        return self.numbers
 
     def read(self, key: Key) -> np.ndarray:
         return getattr(self.numbers.read(key), self.part)
 
 
 @dataclass(frozen=True)
-class TruthArray:
+class TruthArray(_Standing):
     """Where an array is neither 0 nor NaN.
 
     Attributes:
@@ -158,20 +167,12 @@ class TruthArray:
     numbers: StoredArray
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.numbers.shape
-
-    @property
     def dtype(self) -> np.dtype:
         return np.dtype(bool)
 
     @property
-    def chunks(self) -> tuple[int, ...] | None:
-        return self.numbers.chunks
-
-    @property
-    def label(self) -> str:
-        return self.numbers.label
+    def stored(self) -> StoredArray:
+        return self.numbers
 
     def read(self, key: Key) -> np.ndarray:
         values = np.asarray(self.numbers.read(key))
@@ -179,7 +180,7 @@ class TruthArray:
 
 
 @dataclass(frozen=True)
-class SecondsArray:
+class SecondsArray(_Standing):
     """Dates as seconds since 1970, or spans of time in seconds; NaN where there is none.
 
     Attributes:
@@ -189,25 +190,17 @@ class SecondsArray:
     dates: StoredArray
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.dates.shape
-
-    @property
     def dtype(self) -> np.dtype:
         return np.dtype(np.float64)
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        return self.dates.chunks
-
-    @property
-    def label(self) -> str:
-        return self.dates.label
 
     @property
     def units(self) -> str:
         """What the numbers count."""
         return "seconds since 1970-01-01" if self.dates.dtype.kind == "M" else "seconds"
+
+    @property
+    def stored(self) -> StoredArray:
+        return self.dates
 
     def read(self, key: Key) -> np.ndarray:
         values = np.asarray(self.dates.read(key))
@@ -217,11 +210,6 @@ class SecondsArray:
 
 def as_stored(array: StoredArray) -> StoredArray:
     """The array on disk whose numbers an array's stand for; itself, if they are its own."""
-    while isinstance(array, (UnpackedArray, ComplexPart, TruthArray, SecondsArray)):
-        if isinstance(array, UnpackedArray):
-            array = array.packed
-        elif isinstance(array, SecondsArray):
-            array = array.dates
-        else:
-            array = array.numbers
+    while isinstance(array, _Standing):
+        array = array.stored
     return array

@@ -250,18 +250,6 @@ class FieldSet:
         classes = None if name is None else self._numbers(places, name).astype(np.int64)
         return np.stack(scalars, axis=1) if scalars else None, classes
 
-    def class_count(self) -> int:
-        """One more than the largest class of the set's trajectories; 0 without classes."""
-        name, most = self.selection.classes, -1
-        if name is None:
-            return 0
-        for source, taken in zip(self.sources, self.taken, strict=True):
-            values = np.asarray(source.scalars[name])
-            if taken is not None and TRAJECTORY in source.scalar_dims.get(name, ()):
-                values = values[taken]
-            most = max(most, int(values.max(initial=-1)))
-        return most + 1
-
     def _numbers(self, places: Places, name: str) -> np.ndarray:
         found = np.empty(len(places.run))
         for here, source in self._by_source(places):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from physdiff.basis import Basis
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.normalise.normaliser import Normaliser
+from physdiff.data.normalise.normaliser import Normaliser, relative_changes
 from physdiff.gaussian import GaussianField
 from physdiff.masked_fit import fit_masked
 
@@ -67,8 +67,7 @@ def fit_masked_reference(
     x = torch.from_numpy(samples.values).double()
     observed = torch.ones_like(x, dtype=torch.bool) if samples.observed is None else torch.from_numpy(samples.observed)
     z = normaliser.forward(x)
-    # What a relative change of x does to z: a value's rounding is relative to its size.
-    sizes = torch.where(observed, x * normaliser.log_slope(x).exp(), 0.0).square()
+    sizes = torch.where(observed, relative_changes(normaliser, x), 0.0).square()
     over = (0, *range(2, x.ndim))
     rounding = float(np.finfo(fields.dtype).eps) * (sizes.sum(over) / observed.sum(over)).sqrt()
     try:

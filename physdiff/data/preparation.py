@@ -121,8 +121,7 @@ def copies(turns: Sequence[Turn], channels: Sequence[Sense]) -> Callable[[Tensor
 
     def turned(x: Tensor) -> Iterable[Tensor]:
         for turn, index, signs in known:
-            sign = torch.tensor(signs, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 2))
-            yield turn.moved(x[:, index]) * sign
+            yield turn.of_fields(x, index, signs)
 
     return turned
 

@@ -15,7 +15,7 @@ from physdiff.basis import Basis
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.moments import Moments
 from physdiff.data.normalise.by_kind import Kind, draft, kinds_of, standardised
-from physdiff.data.normalise.normaliser import Normaliser
+from physdiff.data.normalise.normaliser import Normaliser, relative_changes
 from physdiff.data.normalise.per_variable import PerVariable, Single
 from physdiff.data.spectrum_file import ModeMoments, Turned, digest_of, place_of, read_moments, write_moments
 from physdiff.data.statistics import Statistics
@@ -115,8 +115,7 @@ def _measured(
         z = normaliser.forward(x)
         for copy in (z,) if turned is None else turned(z):
             modes.add(np.ascontiguousarray(np.moveaxis(basis.forward(copy).numpy(), 0, -1)))
-        # What a relative change of x does to z: a value's rounding is relative to its size.
-        rounding.add(by_channel((x * normaliser.log_slope(x).exp()).numpy()))
+        rounding.add(by_channel(relative_changes(normaliser, x).numpy()))
     if len(fields) < 2:
         raise ValueError(f"{fields.source}: a spectrum needs at least 2 samples; got {len(fields)}.")
     return ModeMoments(int(modes.count.flat[0]), modes.mean, modes.variance, rounding.rms)

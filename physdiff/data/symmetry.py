@@ -59,6 +59,11 @@ class Turn:
         flipped = [lead + b for a, b in enumerate(self.axes) if self.signs[a] < 0]
         return turned.flip(flipped) if flipped else turned
 
+    def of_fields(self, x: Tensor, index: Sequence[int], signs: Sequence[int]) -> Tensor:
+        """Fields under the turn, shape (n, channels, *grid); each channel's source and sign as `sources` tells them."""
+        sign = x.new_tensor(signs)
+        return self.moved(x[:, list(index)]) * sign.reshape(-1, *[1] * (x.ndim - 2))
+
 
 @dataclass(frozen=True)
 class Sense:

@@ -66,7 +66,7 @@ class Symmetries:
         """Fields under turn `number`, shape (n, channels, *grid), and those of their condition."""
         of_x, of_given = self._sources[number]
         turn = self.turns[number]
-        return _turned(turn, x, *of_x), None if given is None else _turned(turn, given, *of_given)
+        return turn.of_fields(x, *of_x), None if given is None else turn.of_fields(given, *of_given)
 
     def __call__(
         self, x: Tensor, draws: torch.Generator | RowDraws, condition: Given | None = None
@@ -87,11 +87,6 @@ class Symmetries:
         if self.shifted:
             x, condition = _shifted(self.grid, self.shifted, x, draws, condition)
         return x, condition
-
-
-def _turned(turn: Turn, x: Tensor, index: list[int], signs: list[int]) -> Tensor:
-    sign = torch.tensor(signs, dtype=x.dtype, device=x.device)
-    return turn.moved(x[:, index]) * sign.reshape(-1, *[1] * (x.ndim - 2))
 
 
 def shift_at_random(

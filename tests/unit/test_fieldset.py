@@ -304,9 +304,6 @@ def test_numbers_are_told_without_reading_fields(files: Files) -> None:
     samples, (scalars, classes) = data.read(rows), data.read_numbers(rows)
     np.testing.assert_array_equal(scalars, samples.scalars)
     np.testing.assert_array_equal(classes, samples.classes)
-    assert data.class_count() == 3
-    assert data.restricted([np.array([0]), None, np.array([], dtype=int)]).class_count() == 2
-    assert data.restricted([np.array([0]), np.array([], dtype=int), np.array([], dtype=int)]).class_count() == 1
 
 
 def test_numbers_per_frame_and_both(tmp_path: Path) -> None:

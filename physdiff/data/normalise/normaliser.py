@@ -144,3 +144,11 @@ def require_spread(summaries: Sequence[Summary]) -> None:
 def label(name: str, channel: int) -> str:
     """What messages call a channel: its name, or its number if it has none."""
     return f"'{name}'" if name else str(channel)
+
+
+def relative_changes(normaliser: Normaliser, x: Tensor) -> Tensor:
+    """x·|dz/dx|: what a relative change of each value does to its normalised one, shape as x, float64.
+
+    A stored value is rounded relative to its size, so this times the machine's precision is the rounding of z.
+    """
+    return x * normaliser.log_slope(x).exp()
