@@ -799,8 +799,10 @@ def copied(folder: Path) -> Path:
     return folder / "physdiff"
 
 
-def run(folder: Path, tests: Sequence[str], stop: bool = True) -> subprocess.CompletedProcess[str]:
-    """Pytest on the copy in `folder`."""
+def run(
+    folder: Path, tests: Sequence[str], stop: bool = True, limit: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Pytest on the copy in `folder`, for at most `limit` seconds."""
     environment = {
         **os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
@@ -808,17 +810,20 @@ def run(folder: Path, tests: Sequence[str], stop: bool = True) -> subprocess.Com
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command = [sys.executable, "-m", "pytest", *options, *(["-x"] if stop else []), *[str(ROOT / t) for t in tests]]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=limit, check=False
     )
 
 
 def verdict(mutant: Mutant) -> tuple[str, float]:
-    """ "killed", "survived" or "broken" (the tests could not run), and the seconds it took."""
+    """ "killed", "survived", "endless" (over 20 minutes) or "broken" (they could not run), and its seconds."""
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         applied(mutant, copied(Path(name)))
-        done = run(Path(name), mutant.tests)
-    word = {0: "survived", 1: "killed"}.get(done.returncode, "broken")
+        try:
+            code = run(Path(name), mutant.tests, limit=1200).returncode
+            word = {0: "survived", 1: "killed"}.get(code, "broken")
+        except subprocess.TimeoutExpired:
+            word = "endless"
     return word, time.monotonic() - begin
 
 
@@ -857,7 +862,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for mutant, (word, seconds) in zip(chosen, pool.map(verdict, chosen), strict=True):
             verdicts.append(word)
             print(f"{word:9} {seconds:5.1f} s  {mutant}", flush=True)
-    killed = verdicts.count("killed")
+    killed = verdicts.count("killed") + verdicts.count("endless")
     print(f"{killed} of {len(chosen)} planted errors killed in {time.monotonic() - begin:.0f} s")
     return 0 if killed == len(chosen) else 1
 
