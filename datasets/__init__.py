@@ -47,8 +47,9 @@ def recipe(name: str) -> Recipe:
         ValueError: there is none of that name; the nearest is named.
     """
     known = recipes()
-    if name in known:
-        return known[name]
+    alike = [k for k in known if k.lower() == name.lower()]
+    if name in known or len(alike) == 1:
+        return known[name if name in known else alike[0]]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"no recipe '{name}'; there are {', '.join(known)}.{hint}")

@@ -19,7 +19,8 @@ import numpy as np
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
-from .runs import runs_by_split
+from .devices import Numbers, beside, library_of, on_cpu, place_of, placed, runs_together
+from .runs import check_angle, runs_by_split
 from .writing import run_generators, write_runs
 
 NAME = "advection"
@@ -48,11 +49,12 @@ class Waves:
         self._k = 2 * math.pi / extent * generator.integers(1, _LARGEST + 1, waves)
         self._phase = generator.uniform(0, 2 * math.pi, waves)
 
-    def at(self, time: float, x: np.ndarray) -> np.ndarray:
-        """u at some places, shape of x."""
-        angle = self._k * (np.expand_dims(x, -1) - self.speed * time) + self._phase
+    def at(self, time: float | Numbers, x: Numbers) -> Numbers:
+        """u at some places and times that broadcast, an array or a tensor as x is, of their common shape."""
+        amplitude, k, phase = (beside(values, x) for values in (self._amplitude, self._k, self._phase))
+        angle = k * (x - self.speed * time)[..., None] + phase
         # A product of matrices may sum in another order for other sizes; a sum over the last axis does not.
-        return (self._amplitude * np.sin(angle)).sum(-1)
+        return (amplitude * library_of(x).sin(angle)).sum(-1)
 
 
 def make(
@@ -71,6 +73,7 @@ def make(
     slowest: float = 0.2,
     fastest: float = 1.0,
     extent: float = 1.0,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Evaluate the runs and write `<folder>/data/{train,valid,test}/advection.hdf5`.
@@ -90,6 +93,7 @@ def make(
         slowest: Least speed of a run, m/s; negative speeds run to the left.
         fastest: Greatest speed of a run, m/s.
         extent: Length L of the line, m.
+        device: Where the runs are evaluated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -104,15 +108,17 @@ def make(
     if not -math.inf < slowest <= fastest < math.inf:
         raise ValueError(f"slowest must be finite and at most fastest; got {slowest} and {fastest} m/s.")
     grid = Grid((cells,), extent, "periodic", units="m")
-    x = grid.coordinate(0)
-    times = duration + frame_interval * np.arange(frames)
+    check_angle(2 * math.pi * _LARGEST / extent * max(abs(slowest), abs(fastest)), duration + frame_interval * frames)
+    times, place = duration + frame_interval * np.arange(frames), place_of(device)
+    x, t = placed(grid.coordinate(0), place), placed(times[:, None], place)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         made = [Waves(g, waves, (slowest, fastest), extent) for g in run_generators(seed, split, first, last)]
-        values = np.stack([np.stack([run.at(t, x) for t in times]) for run in made])
-        return {"u": values.astype(np.float32), "speed": np.array([run.speed for run in made])}
+        values = np.stack([on_cpu(run.at(t, x)) for run in made])
+        return {"u": values, "speed": np.array([run.speed for run in made])}
 
     return write_runs(
-        folder, NAME, grid, {"u": FieldSpec()}, runs, times, simulate, at_once=256, seed=seed, per_run=("speed",),
+        folder, NAME, grid, {"u": FieldSpec()}, runs, times, simulate,
+        at_once=runs_together(frames * cells * waves, 256), seed=seed, per_run=("speed",),
         attrs={"waves": waves}, progress=progress, overwrite=overwrite,
     )  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import Numbers, beside, library_of, on_cpu, place_of, placed, runs_together
 from .etdrk4 import ETDRK4
 from .runs import runs_by_split
 from .writing import run_generators, write_runs
@@ -30,54 +31,67 @@ SUMMARY = "viscous Burgers equation: velocity with shocks, 1-D, periodic, 1280 r
 
 _RUNS_AT_ONCE = 64  # their arrays stay in a CPU's cache
 _FASTEST = 6.0  # m/s, six standard deviations of the start; Burgers fields never grow
+_LONGEST_TAIL = 0.05  # amplitude of the shortest waves over the strongest's: fronts as thin as that ring
 _LARGEST_SCALE = 3.0  # 1/m, the wavenumber at which the start's power has fallen by e^{-1/2}
 
 
 class Burgers:
     """The truncated equation on n points of [0, 2π), for many independent runs at once.
 
-    Attributes:
-        points: Points n; modes below n/3 are kept.
+    Args:
+        points: Points n along the line.
         viscosity: ν > 0, m²/s.
+        device: Where fields and modes are tensors; None where they are arrays.
+
+    Attributes:
+        kept: Whether a mode is kept: those below n/3.
     """
 
-    def __init__(self, points: int, viscosity: float) -> None:
+    def __init__(self, points: int, viscosity: float, device: str | None = None) -> None:
         if points < 8 or not 0 < viscosity < math.inf:
             raise ValueError(f"needs at least 8 points and a viscosity > 0; got {points} and {viscosity}.")
-        self.points, self.viscosity = points, viscosity
-        self._k = np.arange(points // 2 + 1, dtype=np.float64)
-        self.kept = 3 * self._k < points
+        self.points, self.viscosity, self._device = points, viscosity, device
+        k = np.arange(points // 2 + 1, dtype=np.float64)
+        kept = 3 * k < points
+        self._rates = -viscosity * k**2
+        self.kept, self._slope = (placed(values, device) for values in (kept, -0.5j * k * kept))
 
-    def to_modes(self, velocity: np.ndarray) -> np.ndarray:
+    def to_modes(self, velocity: Numbers) -> Numbers:
         """Coefficients of the kept modes, shape (..., n//2 + 1), of fields of shape (..., n)."""
-        return np.fft.rfft(velocity) * self.kept
+        return library_of(velocity).fft.rfft(velocity) * self.kept
 
-    def to_field(self, modes: np.ndarray) -> np.ndarray:
+    def to_field(self, modes: Numbers) -> Numbers:
         """Fields, shape (..., n)."""
-        return np.fft.irfft(modes, n=self.points)
+        return library_of(modes).fft.irfft(modes, n=self.points)
 
-    def advection(self, modes: np.ndarray) -> np.ndarray:
+    def advection(self, modes: Numbers) -> Numbers:
         """−u ∂u/∂x = −½ ∂(u²)/∂x of each run, as modes."""
-        return (-0.5j * self._k * self.kept) * np.fft.rfft(self.to_field(modes) ** 2)
+        return self._slope * library_of(modes).fft.rfft(self.to_field(modes) ** 2)
 
-    def evolve(self, modes: np.ndarray, duration: float, steps: int) -> np.ndarray:
+    def evolve(self, modes: Numbers, duration: float, steps: int) -> Numbers:
         """Modes after `duration`, in `steps` equal steps.
 
         Raises:
             ValueError: the steps are too long for the flow's speed, and the numbers overflow.
         """
         step = duration / steps
-        rule = ETDRK4(-self.viscosity * self._k**2, step)
         with np.errstate(over="ignore", invalid="ignore"):
+            rule = ETDRK4(self._rates, step, self._device)
             for _ in range(steps):
                 modes = rule.step(modes, self.advection)
-        if not np.isfinite(modes).all():
+        if not library_of(modes).isfinite(modes).all():
             raise ValueError(f"the flow overflowed with {steps} steps of {step:.3g}; take more steps.")
         return modes
 
+    def tail(self, modes: Numbers) -> float:
+        """Largest amplitude of any run in the last eighth of its kept modes, over that of its strongest."""
+        size = on_cpu(library_of(modes).abs(modes))[..., : (self.points - 1) // 3 + 1]
+        last = size[..., -(size.shape[-1] // 8) :]
+        return float((last.max(-1) / size.max(-1)).max())
+
     def stable_steps(self, duration: float) -> int:
         """Steps with which the fastest wave that a run can hold turns by at most one radian a step."""
-        return math.ceil(duration * _FASTEST * (self.points - 1) // 3)
+        return max(1, math.ceil(duration * _FASTEST * (self.points - 1) / 3))
 
 
 def initial_velocity(generator: np.random.Generator, points: int) -> np.ndarray:
@@ -92,7 +106,7 @@ def initial_velocity(generator: np.random.Generator, points: int) -> np.ndarray:
     return np.cos(phase) @ cosine + np.sin(phase) @ sine
 
 
-def coarsen(field: np.ndarray, cells: int) -> np.ndarray:
+def coarsen(field: Numbers, cells: int) -> Numbers:
     """The same trigonometric polynomial at the centres of fewer cells, without modes at or above their Nyquist.
 
     Args:
@@ -103,7 +117,8 @@ def coarsen(field: np.ndarray, cells: int) -> np.ndarray:
     k = np.arange(cells // 2 + 1)
     # Cell centres start half a cell from the edge, and the cells differ: each mode turns by the difference.
     turn = np.exp(1j * k * (math.pi / cells - math.pi / points)) * (2 * k < cells)
-    return np.fft.irfft(np.fft.rfft(field)[..., : cells // 2 + 1] * turn, n=cells) * (cells / points)
+    fft = library_of(field).fft
+    return fft.irfft(fft.rfft(field)[..., : cells // 2 + 1] * beside(turn, field), n=cells) * (cells / points)
 
 
 def make(
@@ -119,6 +134,7 @@ def make(
     frame_interval: float = 0.5,
     duration: float = 1.0,
     viscosity: float = 0.05,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/burgers.hdf5`.
@@ -135,6 +151,7 @@ def make(
         frame_interval: Time between them, s.
         duration: Time of the first, s; the first shocks form after about 0.3 s.
         viscosity: m²/s; 0.05 is resolved by 128 cells.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -147,20 +164,28 @@ def make(
     if cells < 32 or cells % 2:
         raise ValueError(f"cells must be even and at least 32, to hold the initial field; got {cells}.")
     grid = Grid((cells,), extent=2 * math.pi, boundary="periodic", units="m")
-    solver = Burgers(3 * cells, viscosity)
+    place = place_of(device)
+    solver = Burgers(3 * cells, viscosity, place)
     spans = [duration] + [frame_interval] * (frames - 1)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Snapshots of some runs, shape (last − first, frames, cells)."""
         generators = run_generators(seed, split, first, last)
-        modes = solver.to_modes(np.stack([initial_velocity(g, solver.points) for g in generators]))
+        start = np.stack([initial_velocity(g, solver.points) for g in generators])
+        modes = solver.to_modes(placed(start, place))
         snapshots = []
         for span in spans:
             modes = solver.evolve(modes, span, solver.stable_steps(span))
-            snapshots.append(coarsen(solver.to_field(modes), cells))
-        return {"velocity": np.stack(snapshots, axis=1).astype(np.float32)}
+            if (tail := solver.tail(modes)) > _LONGEST_TAIL:
+                raise ValueError(
+                    f"a viscosity of {viscosity} m²/s is not resolved by {cells} cells: the shortest waves of a run "
+                    f"have {tail:.0%} of its strongest's amplitude, above {_LONGEST_TAIL:.0%}; take more of either."
+                )
+            snapshots.append(on_cpu(coarsen(solver.to_field(modes), cells)))
+        return {"velocity": np.stack(snapshots, axis=1)}
 
     return write_runs(
         folder, NAME, grid, {"velocity": FieldSpec("m/s", pseudo=True)}, runs, np.cumsum(spans), simulate,
-        at_once=_RUNS_AT_ONCE, seed=seed, parameters={"viscosity": viscosity}, progress=progress, overwrite=overwrite,
+        at_once=runs_together(frames * cells, _RUNS_AT_ONCE if place is None else 1024), seed=seed,
+        parameters={"viscosity": viscosity}, progress=progress, overwrite=overwrite,
     )  # fmt: skip

@@ -144,7 +144,7 @@ def make(
     device = device_of(device)
     solver = KolmogorovFlow(3 * cells // 2, viscosity, drag, amplitude, wavenumber, device)
     spans = [duration] + [frame_interval] * (frames - 1)
-    block = 64 if device == "cuda" else 1  # a small transform does not fill a GPU
+    block = 64 if device != "cpu" else 1  # a small transform does not fill a GPU
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         start = initial_vorticity(run_generators(seed, split, first, last), solver.flow.points)

@@ -9,6 +9,7 @@ field by field. ℓ is the correlation length and ν the smoothness: draws have 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
 
+from .devices import device_of, runs_together
 from .writing import run_generators, write_runs
 
 NAME = "gaussian_random_field"
@@ -48,6 +50,7 @@ def make(
     correlation_length: float = 0.15,
     smoothness: float = 1.5,
     standard_deviation: float = 1.0,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Draw the fields and write `<folder>/data/{train,valid,test}/gaussian_random_field.hdf5`.
@@ -66,6 +69,7 @@ def make(
         correlation_length: ℓ, m.
         smoothness: ν.
         standard_deviation: Of a point of the field in an unbounded domain; dimensionless.
+        device: Where the fields are made and measured: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -79,26 +83,34 @@ def make(
         raise ValueError(
             f"needs 1, 2 or 3 dimensions, at least one field a split and 2 cells; got {dimensions}, {runs} and {cells}."
         )
-    if not 0 < min(correlation_length, smoothness, standard_deviation):
+    if not all(0 < x < math.inf for x in (correlation_length, smoothness, standard_deviation)):
         raise ValueError(
             f"correlation_length, smoothness and standard_deviation must be positive; got {correlation_length}, "
             f"{smoothness} and {standard_deviation}."
         )
+    if not 1e-6 * extent <= correlation_length <= 1e6 * extent or not 1e-30 <= standard_deviation <= 1e30:
+        raise ValueError(
+            f"a correlation length of {correlation_length} m on {extent} m, or a standard deviation of "
+            f"{standard_deviation}, is out of range: lengths go from 1e-6 to 1e6 times the extent, and float32 holds "
+            "deviations from 1e-30 to 1e+30."
+        )
     grid = Grid((cells,) * dimensions, extent, boundary, units="m")
+    device = device_of(device)
     gaussian = law(grid, correlation_length, smoothness, standard_deviation)
 
     def one(generator: np.random.Generator) -> tuple[np.ndarray, float]:
         """One field as it is stored, shape (1, *grid), and the log-density of just these numbers."""
         source = torch.Generator().manual_seed(int(generator.integers(2**63)))
-        field = gaussian.sample(1, source).float()
-        return field[0].numpy(), float(gaussian.log_prob(field))
+        field = gaussian.sample(1, source, device).float()
+        return field[0].cpu().numpy(), float(gaussian.log_prob(field))
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         fields, log_prob = zip(*map(one, run_generators(seed, split, first, last)), strict=True)
         return {"field": np.stack(fields), "log_prob": np.array(log_prob)}
 
     return write_runs(
-        folder, NAME, grid, {"field": FieldSpec()}, runs, np.zeros(1), simulate, at_once=256, seed=seed,
+        folder, NAME, grid, {"field": FieldSpec()}, runs, np.zeros(1), simulate,
+        at_once=runs_together(grid.size, 256), seed=seed,
         parameters={
             "correlation_length": correlation_length, "smoothness": smoothness,
             "standard_deviation": standard_deviation,

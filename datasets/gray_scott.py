@@ -144,6 +144,6 @@ def make(
 
     return write_runs(
         folder, NAME, Grid((cells, cells), extent, "periodic", units="m"), {"u": FieldSpec(), "v": FieldSpec()}, runs,
-        np.cumsum(spans), in_blocks(simulate, 64 if device == "cuda" else 1), at_once=64, seed=seed,
+        np.cumsum(spans), in_blocks(simulate, 64 if device != "cpu" else 1), at_once=64, seed=seed,
         parameters={"feed": feed, "kill": kill}, progress=progress, overwrite=overwrite,
     )  # fmt: skip

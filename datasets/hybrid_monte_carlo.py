@@ -56,13 +56,19 @@ class HybridMonteCarlo:
         return 0.5 * p.square().flatten(1).sum(1) + self.action(x)
 
     def trajectory(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The chains' next states, shape as x, and ΔH of what was proposed, shape (chains,)."""
+        """The chains' next states, shape as x, and ΔH of what was proposed, shape (chains,).
+
+        Random numbers are drawn where the generator is, so that a chain is the same on every device to rounding.
+        """
         steps = max(round(self.length / self.step), 1)
-        taken = int(torch.randint((steps + 1) // 2, steps + steps // 2 + 1, (), generator=generator))
-        p = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        taken = int(
+            torch.randint((steps + 1) // 2, steps + steps // 2 + 1, (), generator=generator, device=generator.device)
+        )
+        p = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
         proposed, end = self.leapfrog(x, p, taken)
         change = self.energy(proposed, end) - self.energy(x, p)
-        accepted = torch.rand(len(x), generator=generator, dtype=x.dtype).log() < -change
+        uniform = torch.rand(len(x), generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+        accepted = uniform.log() < -change
         return torch.where(accepted.reshape(-1, *[1] * (x.ndim - 1)), proposed, x), change
 
     def thermalised(
@@ -84,8 +90,8 @@ class HybridMonteCarlo:
 
 
 def probability(change: Tensor) -> Tensor:
-    """min(1, e^{−ΔH}): how probably a proposal is accepted."""
-    return torch.exp(-change.clamp(min=0.0))
+    """min(1, e^{−ΔH}): how probably a proposal is accepted; never, where it overflowed and ΔH is no number."""
+    return torch.where(change.isnan(), 0.0, torch.exp(-change.clamp(min=0.0)))
 
 
 def autocorrelation_time(series: Tensor) -> float:

@@ -24,7 +24,7 @@ def telling_its_settings(make: Make) -> Make:
         own = {name: p.default for name, p in signature(make).parameters.items() if name not in _NOT_OF_THE_DATA}
         changed = {name: value for name, value in given.arguments.items() if name in own and value != own[name]}
         if changed:
-            rows = "".join(f"| {name} | {value} | {own[name]} |\n" for name, value in changed.items())
+            rows = "".join(f"| {name} | {_cell(value)} | {own[name]} |\n" for name, value in changed.items())
             with replacing_file(folder / "card.md") as partial:
                 partial.write_text(
                     f"{(folder / 'card.md').read_text(encoding='utf-8').rstrip()}\n\n## This data set\n"
@@ -35,3 +35,8 @@ def telling_its_settings(make: Make) -> Make:
         return folder
 
     return told
+
+
+def _cell(value: object) -> str:
+    """A value as a cell of a table, which a bar would end."""
+    return str(value).replace("|", "\\|")

@@ -24,12 +24,14 @@ from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_sta
 from physdiff.grid import Grid
 from physdiff.randomness import keyed_generator
 
+from .devices import device_of
 from .hybrid_monte_carlo import HybridMonteCarlo, autocorrelation_time, probability
 
 NAME = "lattice_phi4"
 SUMMARY = "lattice φ⁴ theory near its transition: 8 x 8 periodic sites, 352 chains of Hybrid Monte Carlo"
 
 _MEASURED = 256  # trajectories on which the autocorrelation time is measured
+_LEAST_ACCEPTED = 0.2  # far below what the step is tuned to, chains hardly move
 _AT_ONCE = 1 << 25  # bytes of chains that are written in one piece
 
 
@@ -46,6 +48,7 @@ def make(
     hopping: float = 0.21,
     coupling: float = 0.022,
     thermalisation: int = 400,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Run the chains and write `<folder>/data/{train,valid,test}/lattice_phi4.hdf5`.
@@ -62,6 +65,7 @@ def make(
         hopping: κ > 0.
         coupling: λ ≥ 0; without it κ must be below 1/4.
         thermalisation: Trajectories before the first configuration, at least 2; the step is tuned in half of them.
+        device: Where the chains run: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -76,13 +80,14 @@ def make(
             f"chains, configurations and sites must be positive and thermalisation at least 2; got {chains} chains, "
             f"{configurations} configurations, {sites} sites, {thermalisation} trajectories."
         )
+    device = device_of(device)
     action = Phi4Action(hopping, coupling)
     action.check_finite(2)
     grid = Grid((sites, sites), float(sites), "periodic")
     count = sum(chains.values())
     generator = keyed_generator(seed, NAME)
     with replacing_folder(folder, overwrite) as partial:
-        start = torch.zeros(count, 1, sites, sites, dtype=torch.float64)
+        start = torch.zeros(count, 1, sites, sites, dtype=torch.float64, device=device)
         chain, x = HybridMonteCarlo(action).thermalised(start, thermalisation, generator)
         times, x = _autocorrelation(chain, x, action, generator)
         interval = max(math.ceil(2 * max(times.values())), 1)
@@ -95,7 +100,7 @@ def make(
             for _ in range(interval):
                 x, change = chain.trajectory(x, generator)
                 changes.append(change)
-            values[:, i] = x[:, 0].numpy()
+            values[:, i] = x[:, 0].cpu().numpy()
         measured = _measured(torch.stack(changes), times, chain, interval)
         if progress:
             print("  ".join(f"{name} {value:.4g}" for name, value in measured.items()))
@@ -123,9 +128,17 @@ def _autocorrelation(
 ) -> tuple[dict[str, float], Tensor]:
     """Of each observable, in trajectories, and the states after the measurement."""
     series: list[dict[str, Tensor]] = []
+    accepted = 0.0
     for _ in range(_MEASURED):
-        x, _ = chain.trajectory(x, generator)
+        x, change = chain.trajectory(x, generator)
+        accepted += float(probability(change).mean()) / _MEASURED
         series.append(observables(x, action))
+    if not accepted >= _LEAST_ACCEPTED:
+        raise ValueError(
+            f"the sampler accepts {accepted:.3%} of its trajectories, less than {_LEAST_ACCEPTED:.0%}: its step of "
+            f"{chain.step:.3g} is too long for this law; take a longer thermalisation, or a smaller hopping or "
+            "coupling."
+        )
     return {name: autocorrelation_time(torch.stack([o[name] for o in series], 1)) for name in series[0]}, x
 
 

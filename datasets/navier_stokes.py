@@ -29,7 +29,7 @@ class NavierStokes:
     """
 
     def __init__(self, points: int, viscosity: float, device: str = "cpu") -> None:
-        if points < 4 or viscosity < 0:
+        if points < 4 or not 0 <= viscosity < math.inf:
             raise ValueError(f"needs at least 4 points and a viscosity ≥ 0; got {points} and {viscosity}.")
         self.points, self.viscosity = points, viscosity
         kx, ky = wavenumbers(points, device)

@@ -44,7 +44,7 @@ class PeriodicBox:
     @property
     def largest_wavenumber(self) -> float:
         """The largest kept |k| of any direction."""
-        return math.sqrt(self.squared[self.kept].max().item())
+        return math.sqrt((self.squared * self.kept).max().item())
 
     def to_modes(self, field: Tensor) -> Tensor:
         """Coefficients of the kept modes, shape (..., n, n//2 + 1), of fields of shape (..., n, n), for d = 2."""

@@ -25,6 +25,7 @@ from physdiff.basis import SpectralBasis
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
+from .devices import device_of, runs_together
 from .runs import runs_by_split
 from .writing import run_generators, write_runs
 
@@ -33,6 +34,7 @@ SUMMARY = "Poisson or Helmholtz equation: pairs of source and solution, walls or
 
 Sides = Literal["dirichlet", "periodic"]
 
+_LARGEST_WAVENUMBER = 1e15  # 1/m; k⁻² of a source is then as small as float32 holds it in full
 _NEAREST = 0.05  # smallest distance of k² from an eigenvalue, of the eigenvalue
 
 
@@ -42,8 +44,11 @@ def helmholtz_symbol(basis: SpectralBasis, wavenumber: float) -> Tensor:
     Raises:
         ValueError: k² is within 5 % of an eigenvalue of the Laplacian.
     """
-    if not 0 <= wavenumber < math.inf:
-        raise ValueError(f"the wavenumber must be finite and not negative; got {wavenumber}.")
+    if not 0 <= wavenumber < _LARGEST_WAVENUMBER:
+        raise ValueError(
+            f"the wavenumber must be finite and not negative; got {wavenumber}. It is below "
+            f"{_LARGEST_WAVENUMBER:.0e} 1/m."
+        )
     laplacian, square = basis.laplacian, wavenumber**2
     distance = (laplacian - square).abs()
     solvable = laplacian > 0 if square == 0 else torch.ones_like(laplacian, dtype=torch.bool)
@@ -65,7 +70,7 @@ def solve(basis: SpectralBasis, source: Tensor, wavenumber: float = 0.0) -> Tens
         source: f at cell centres, shape (..., *grid), float64.
         wavenumber: k ≥ 0, away from resonances.
     """
-    return basis.inverse(helmholtz_symbol(basis, wavenumber) * basis.forward(source))
+    return basis.inverse(helmholtz_symbol(basis, wavenumber).to(source.device) * basis.forward(source))
 
 
 def source_spectrum(basis: SpectralBasis, length: float) -> Tensor:
@@ -93,6 +98,7 @@ def make(
     boundary: Sides = "dirichlet",
     wavenumber: float = 0.0,
     correlation_length: float = 0.1,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Solve the pairs and write `<folder>/data/{train,valid,test}/poisson.hdf5`.
@@ -108,6 +114,7 @@ def make(
         boundary: "dirichlet" (zero on the walls) or "periodic".
         wavenumber: k of Helmholtz's equation, 1/m, away from resonances; 0 is Poisson's.
         correlation_length: Of the source, m.
+        device: Where the pairs are solved: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -119,18 +126,23 @@ def make(
     runs = runs_by_split(train_runs, valid_runs, test_runs, 1, 1.0, 1.0)
     if boundary not in get_args(Sides):
         raise ValueError(f"unknown boundary '{boundary}'; it is one of {', '.join(get_args(Sides))}.")
-    if cells < 4 or not 0 < correlation_length < math.inf:
-        raise ValueError(f"needs at least 4 cells and a correlation length > 0; got {cells} and {correlation_length}.")
+    if cells < 4 or not 1e-6 <= correlation_length <= 1e6:
+        raise ValueError(
+            f"needs at least 4 cells and a correlation length > 0; got {cells} and {correlation_length}, and lengths "
+            "go from 1e-06 to 1e+06 m."
+        )
     grid = Grid((cells, cells), extent=1.0, boundary=boundary, units="m")
     basis = SpectralBasis(grid)
-    deviation, symbol = torch.sqrt(source_spectrum(basis, correlation_length)), helmholtz_symbol(basis, wavenumber)
+    device = device_of(device)
+    deviation = torch.sqrt(source_spectrum(basis, correlation_length)).to(device)
+    symbol = helmholtz_symbol(basis, wavenumber).to(device)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Some pairs, each of shape (last − first, 1, cells, cells)."""
         pairs = []
         for generator in run_generators(seed, split, first, last):
-            modes = deviation * torch.from_numpy(generator.standard_normal(grid.shape))
-            pairs.append(basis.inverse(torch.stack([modes, symbol * modes])))
+            modes = deviation * torch.from_numpy(generator.standard_normal(grid.shape)).to(device)
+            pairs.append(basis.inverse(torch.stack([modes, symbol * modes])).cpu())
         values = torch.stack(pairs).unsqueeze(2).numpy()
         return {"source": values[:, 0], "solution": values[:, 1]}
 
@@ -142,7 +154,7 @@ def make(
         runs,
         np.zeros(1),
         simulate,
-        at_once=64,
+        at_once=runs_together(2 * cells**2, 64),
         seed=seed,
         parameters={"wavenumber": wavenumber},
         progress=progress,

@@ -229,7 +229,7 @@ def make(
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         # On a CPU one by one: nothing is gained by more, and rounding cannot depend on the company.
-        size = last - first if device == "cuda" else 1
+        size = last - first if device != "cpu" else 1
         values = torch.cat([together(split, run, min(run + size, last)) for run in range(first, last, size)]).numpy()
         return {"depth": values[:, :, 0], "velocity": np.moveaxis(values[:, :, 1:], 2, -1)}
 
@@ -241,7 +241,7 @@ def make(
         runs,
         np.cumsum(spans),
         simulate,
-        at_once=64 if device == "cuda" else 4,
+        at_once=64 if device != "cpu" else 4,
         seed=seed,
         parameters={"gravity": gravity, "coriolis": coriolis, "viscosity": viscosity, "mean_depth": depth},
         progress=progress,

@@ -26,7 +26,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
-from .devices import device_of
+from .devices import device_of, runs_together
 from .periodic_box import PeriodicBox, resample
 from .runs import runs_by_split
 from .writing import run_generators, write_runs
@@ -189,6 +189,9 @@ def make(
     device = device_of(device)
     solver = Incompressible(PeriodicBox(3, 3 * cells // 2, device=device), viscosity)
     spans = [duration] + [frame_interval] * (frames - 1)
+    # On a CPU one by one: nothing is gained by more, and rounding cannot depend on the company. A step holds some 20
+    # scalar fields.
+    at_once = 1 if device == "cpu" else runs_together(20 * solver.box.points**3, 32)
     # |u| + |v| + |w| is U at most in the vortices at the start, and of the random flow 6 deviations in few places.
     speed = 2 * amplitude + 6 * perturbation
 
@@ -202,9 +205,7 @@ def make(
         return torch.stack(snapshots, 1).float().cpu()
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
-        # On a CPU one by one: nothing is gained by more, and rounding cannot depend on the company.
-        size = last - first if device == "cuda" else 1
-        values = torch.cat([together(split, run, min(run + size, last)) for run in range(first, last, size)])
+        values = torch.cat([together(split, run, min(run + at_once, last)) for run in range(first, last, at_once)])
         return {"velocity": values.movedim(2, -1).numpy()}
 
     return write_runs(
@@ -215,7 +216,7 @@ def make(
         runs,
         np.cumsum(spans),
         simulate,
-        at_once=32 if device == "cuda" else 1,
+        at_once=at_once,
         seed=seed,
         parameters={"viscosity": viscosity, "amplitude": amplitude, "perturbation": perturbation},
         progress=progress,

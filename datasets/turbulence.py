@@ -65,7 +65,7 @@ def make(
     frame_interval: float = 6.0,
     duration: float = 24.0,
     viscosity: float = 1e-3,
-    device: str = "cpu",
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Simulate the runs and write `<folder>/data/{train,valid,test}/turbulence.hdf5`.
@@ -82,8 +82,7 @@ def make(
         frame_interval: Time between them, s.
         duration: Time of the first, s; the initial vorticity's standard deviation is 1/s.
         viscosity: m²/s; 1e-3 is resolved by 32 cells.
-        device: Where the runs are simulated: "cpu" (the same bits for everyone), "cuda", or "auto", the GPU where there
-            is one.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:

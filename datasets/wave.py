@@ -26,7 +26,8 @@ from physdiff.basis import SpectralBasis
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
-from .runs import runs_by_split
+from .devices import device_of, runs_together
+from .runs import check_angle, runs_by_split
 from .writing import run_generators, write_runs
 
 NAME = "wave"
@@ -37,18 +38,18 @@ _MOST_PULSES = 3
 
 
 class ClampedWave:
-    """The equation on a grid with clamped walls, in modes.
+    """The equation on a grid with clamped walls, in modes that are tensors on a device.
 
     Attributes:
         basis: The grid's sines.
         frequency: ω = c√λ of each mode, 1/s, shape (*grid).
     """
 
-    def __init__(self, grid: Grid, speed: float) -> None:
+    def __init__(self, grid: Grid, speed: float, device: str = "cpu") -> None:
         if set(grid.boundary) != {"dirichlet"} or not 0 < speed < math.inf:
             raise ValueError(f"needs clamped walls on every side and a speed > 0; got {grid.boundary} and {speed}.")
         self.basis = SpectralBasis(grid)
-        self.frequency = speed * torch.sqrt(self.basis.laplacian)
+        self.frequency = (speed * torch.sqrt(self.basis.laplacian)).to(device)
 
     def evolve(self, displacement: Tensor, rate: Tensor, time: float) -> tuple[Tensor, Tensor]:
         """Displacement and rate after some time, each as modes of shape (..., *grid)."""
@@ -108,6 +109,7 @@ def make(
     frame_interval: float = 0.1,
     duration: float = 0.1,
     speed: float = 1.0,
+    device: str = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Solve the runs and write `<folder>/data/{train,valid,test}/wave.hdf5`.
@@ -124,6 +126,7 @@ def make(
         frame_interval: Time between them, s.
         duration: Time of the first, s.
         speed: c, m/s; a wave crosses the square in 1/c s.
+        device: Where the runs are simulated: "cpu", "cuda", or "auto", the GPU where there is one.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -136,23 +139,21 @@ def make(
     if cells < 48:
         raise ValueError(f"cells must be at least 48, to hold the narrowest pulse; got {cells}.")
     grid = Grid((cells, cells), extent=1.0, boundary="dirichlet", units="m")
-    wave = ClampedWave(grid, speed)
+    device = device_of(device)
+    wave = ClampedWave(grid, speed, device)
+    check_angle(math.sqrt(2) * math.pi * cells * speed, duration + frame_interval * frames)
     times = duration + frame_interval * np.arange(frames)
 
-    def one(generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        start = wave.basis.forward(torch.from_numpy(initial_displacement(generator, grid)))
-        displacement, rate = zip(
-            *(wave.evolve(start, torch.zeros_like(start), time) for time in times.tolist()), strict=True
-        )
-        return wave.basis.inverse(torch.stack(displacement)), wave.basis.inverse(torch.stack(rate))
+    def one(generator: np.random.Generator) -> Tensor:
+        """Displacement and rate of a run, shape (2, frames, cells, cells)."""
+        start = wave.basis.forward(torch.from_numpy(initial_displacement(generator, grid)).to(device))
+        frames = [torch.stack(wave.evolve(start, torch.zeros_like(start), time)) for time in times.tolist()]
+        return wave.basis.inverse(torch.stack(frames, 1)).cpu()
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         """Some runs, each field of shape (last − first, frames, cells, cells)."""
-        found = [one(generator) for generator in run_generators(seed, split, first, last)]
-        return {
-            "displacement": torch.stack([u for u, _ in found]).numpy(),
-            "rate": torch.stack([v for _, v in found]).numpy(),
-        }
+        found = torch.stack([one(generator) for generator in run_generators(seed, split, first, last)]).numpy()
+        return {"displacement": found[:, 0], "rate": found[:, 1]}
 
     return write_runs(
         folder,
@@ -162,7 +163,7 @@ def make(
         runs,
         times,
         simulate,
-        at_once=16,
+        at_once=runs_together(2 * frames * cells**2, 16),
         seed=seed,
         parameters={"speed": speed},
         progress=progress,

@@ -7,7 +7,6 @@ on how many runs there are or which are simulated together.
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,6 +87,7 @@ def write_runs(
     progress: bool = True,
     overwrite: bool = False,
     workers: ThreadPoolExecutor | None = None,
+    told: str = "",
 ) -> Path:
     """Simulate all runs and write the data set: one file a split, `stats.yaml` and `card.md`, whole or not at all.
 
@@ -107,6 +107,7 @@ def write_runs(
         progress: Whether a progress bar is shown.
         overwrite: Whether a data set in `folder` is replaced.
         workers: Where calls of `simulate` run side by side; in this thread when not given.
+        told: What is added to the recipe's card.
 
     Returns:
         The folder.
@@ -133,7 +134,8 @@ def write_runs(
                     file.write(first, values)
                     bar.update(last - first)
         write_stats(partial)
-        shutil.copyfile(CARDS / f"{name}.md", partial / "card.md")
+        card = (CARDS / f"{name}.md").read_text(encoding="utf-8")
+        (partial / "card.md").write_text(card + told, encoding="utf-8")
     return Path(folder)
 
 

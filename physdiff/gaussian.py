@@ -191,12 +191,12 @@ class GaussianField:
 
     # ---- what it does
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Fields, shape (n, channels, *grid), float64."""
+    def sample(self, n: int, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+        """Fields, shape (n, channels, *grid), float64, on a device; the numbers are drawn where the generator is."""
         noise = torch.randn(
             (n, *self.spectrum.shape), generator=generator, dtype=torch.float64, device=generator.device
-        ).cpu()
-        return self.basis.inverse(self.mean + self.spectrum.sqrt() * noise)
+        ).to(device)
+        return self.basis.inverse(self.mean.to(device) + self.spectrum.sqrt().to(device) * noise)
 
     def deviation(self, x: Tensor) -> Tensor:
         """Modes of x − μ on the support, shape as x, float64.

@@ -13,6 +13,7 @@ from physdiff.commands.data_stats import find_duplicates, stats
 from physdiff.data.formats import formats_table, open_source
 from physdiff.data.inspect import data_files, is_store
 from physdiff.data.inspect import inspect as inspect_path
+from physdiff.data.joined import open_run, runs_of
 from physdiff.data.layout import Layout
 from physdiff.data.recipes import OF_ALL, recipes, settings_of
 from physdiff.data.recipes import recipe as find_recipe
@@ -43,7 +44,7 @@ def make(
             --recipe NAME` tells them.
     """
     chosen = find_recipe(recipe)
-    target = Path(folder) if folder else Path("data") / recipe
+    target = Path(folder) if folder else Path("data") / chosen.name
     made = chosen.make(target, seed=seed, overwrite=overwrite, **_settings_of(recipe, chosen.make, settings or {}))
     print(f"{_what_was_made(made)}\nmade in {made}; its card is {made / 'card.md'}")
 
@@ -69,7 +70,9 @@ def _settings_of(recipe: str, make: Callable[..., Path], given: Mapping[str, Any
         if name not in own:
             raise ValueError(f"recipe '{recipe}' has no setting '{name}'. {nearest(name, own)}")
         default = own[name].default
-        kinds = next((k for k in (bool, int, float, str) if isinstance(default, k)), object)
+        # A setting of several types says so, and its recipe looks at them.
+        plain = "|" not in str(own[name].annotation)
+        kinds = next((k for k in (bool, int, float, str) if plain and isinstance(default, k)), object)
         if not isinstance(value, (int, float) if kinds is float else kinds) or (kinds is int and value is True):
             raise ValueError(f"recipe '{recipe}': setting '{name}' is {value!r}; it is {default!r} when not given.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
@@ -104,7 +107,7 @@ def inspect(
     """Say what a file or a data set folder holds: schema, grid, fields, how they are stored, ranges and gaps.
 
     Args:
-        path: File of any format, or a data set folder.
+        path: File of any format, a data set folder, or a pattern in quotes, such as 'runs/*.h5'.
         layout: YAML file that tells what the file does not.
         schema: Name of the format, where the file could be read as several; `physdiff data formats` lists them.
         boundary: Boundary of every axis, in place of the one in the file.
@@ -116,9 +119,8 @@ def inspect(
     if figure is None:
         return
     file = Path(path)
-    if file.is_dir() and not is_store(file):
-        file = data_files(file)[0]
-    drawn = png(inspect_figure(open_source(file, told)), dpi=120)
+    files = data_files(file) if not file.exists() or (file.is_dir() and not is_store(file)) else [file]
+    drawn = png(inspect_figure(open_run(runs_of(files, told)[0], told)), dpi=120)
     with replacing_file(figure) as partial:
         partial.write_bytes(drawn)
     print(f"drawn: {figure}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.darcy import conductances, darcy_pressure, make, random_permeability
+from datasets.darcy import conductances, darcy_pressure, darcy_pressures, make, random_permeability
 from physdiff.basis import SpectralBasis
 from physdiff.data import load_fields
 from physdiff.grid import Grid
@@ -96,6 +96,32 @@ def test_the_pressure_is_positive_symmetric_and_inverse_in_the_permeability() ->
     first, second = (darcy_pressure(a, f, spacing) for f in sources)
     assert first.min() > 0 and first[12, 9] == pytest.approx(second[3, 4], rel=1e-12)
     np.testing.assert_allclose(darcy_pressure(10 * a, sources[0], spacing), first / 10, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "extent", "contrast", "tolerance"),
+    # Rounding of both solutions: measured 5.6e-14, 5.9e-14 and 2.8e-11 of the largest pressure, times 3.
+    [((24, 30), (1.0, 2.0), 100.0, 1.7e-13), ((8, 9, 10), (1.0, 1.0, 1.0), 1e4, 1.8e-13), ((40,), (1.7,), 1e6, 9e-11)],
+)
+def test_conjugate_gradients_find_the_direct_solution(
+    shape: tuple[int, ...], extent: tuple[float, ...], contrast: float, tolerance: float
+) -> None:
+    """Of several media at once, a source of its own among them, and one of nothing."""
+    rng, grid = np.random.default_rng(0), Grid(shape, extent=extent, boundary="dirichlet")
+    a, f = np.exp(rng.uniform(0, math.log(contrast), (3, *shape))), rng.standard_normal((3, *shape))
+    f[2] = 0.0
+    found = darcy_pressures(torch.from_numpy(a), torch.from_numpy(f), grid).numpy()
+    direct = np.stack([darcy_pressure(one, source, grid.spacing) for one, source in zip(a, f, strict=True)])
+    error = np.abs(found - direct).max() / np.abs(direct).max()
+    print("relative difference", error)
+    assert error < tolerance and not found[2].any()
+
+
+def test_media_too_different_to_converge_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.flow_by_gradients._MOST", 16)
+    a = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 8 + 1e-6
+    with pytest.raises(ValueError, match=r"no pressure was found in 16 iterations .* or the device 'cpu'"):
+        darcy_pressures(a, torch.ones(12, 12, dtype=torch.float64), Grid((12, 12), boundary="dirichlet"))
 
 
 def test_permeabilities_have_the_stated_law() -> None:
