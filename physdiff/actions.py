@@ -25,7 +25,7 @@ from torch import Tensor
 from physdiff.basis import SpectralBasis
 from physdiff.grid import Grid
 from physdiff.processes.lattice_phi4 import LatticePhi4
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 
 Action = Callable[[Tensor], Tensor]
 
@@ -84,6 +84,7 @@ def find_action(name: str, settings: Mapping[str, Any] | None = None) -> Action:
         ValueError: there is no such word, file, module or function, it cannot be imported, has no such setting,
             or needs one that is not given.
     """
+    name = spelled(name, BUILT_IN)
     found = BUILT_IN[name] if name in BUILT_IN else _of_user(name)
     settings = dict(settings or {})
     parameters = list(inspect.signature(found).parameters.values())

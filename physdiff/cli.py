@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # pyright: ignore[reportPrivateImportUsage]
 
 from physdiff import named_options
-from physdiff.registry import nearest, processes
+from physdiff.registry import nearest, processes, spelled
 from physdiff.settings import check_names
 
 INPUT_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError)
@@ -29,6 +29,7 @@ ONE_OF_SEVERAL = r"Does not validate against any of the Union subtypes\s+Subtype
 ONE_WORD_OF = r"Expected a typing\.Literal\[([^\]]*)\]\. Got value: (.*)"
 A_LIST = r"--([\w.]+): Expected (?:a <class 'list'>|one of list\[\w+\], <class 'NoneType'>)\. Got value: ([^\[{]+)$"
 A_MAPPING = r"--([\w.]+): Expected one of dict\[str, (.+)\], <class 'NoneType'>\. Got value: (.+)$"
+PROCESS_OF_CONFIG = r"""(?m)^(process:\s*\{?\s*(?:class_path:\s*)?['"]?)(\w+)\b"""
 SECTIONS = ("data", "training", "network", "denoiser", "simulation", "objective")
 
 
@@ -39,6 +40,12 @@ class UsageError(Exception):
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(self._clearer(message))
+
+    def parse_string(self, *args: Any, **settings: Any) -> Any:
+        """A config whose process may be named in any case."""
+        if isinstance(content := settings.get("content"), str):
+            settings["content"] = re.sub(PROCESS_OF_CONFIG, _as_registered, content, count=1)
+        return super().parse_string(*args, **settings)
 
     def _clearer(self, message: str) -> str:
         """One sentence, with the nearest valid name where a name was not known."""
@@ -110,6 +117,10 @@ def _listed(words: Sequence[str]) -> str:
 
 def _quoted(text: str) -> list[str]:
     return re.findall(r"'([^']+)'", text)
+
+
+def _as_registered(found: re.Match[str]) -> str:
+    return found.group(1) + spelled(found.group(2), processes.classes())
 
 
 def _one_word_of(found: re.Match[str]) -> str:
@@ -297,7 +308,7 @@ def _resolve_process(arguments: list[str]) -> None:
 
 def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
     """The physics that a YAML file names, and the names of the settings that it gives."""
-    if str(path) in processes.classes() or re.search(r"\.py(:\w+)?$", path.name):
+    if spelled(str(path), processes.classes()) in processes.classes() or re.search(r"\.py(:\w+)?$", path.name):
         raise UsageError(f"train takes a YAML file of settings; physics is named by an option, --process {path}.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file '{path}'.")

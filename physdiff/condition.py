@@ -81,11 +81,11 @@ class Condition:
         """The conditions of some rows."""
         return self._each(lambda x: x[rows])
 
-    def to(self, where: torch.device | str | torch.dtype) -> Condition:
+    def to(self, where: torch.device | str | torch.dtype, non_blocking: bool = False) -> Condition:
         """On another device, or fields and scalars of another type."""
         if isinstance(where, torch.dtype):
             return self._each(lambda x: x.to(where) if x.is_floating_point() else x)
-        return self._each(lambda x: x.to(where))
+        return self._each(lambda x: x.to(where, non_blocking=non_blocking))
 
     def expand(self, n: int, *_: int) -> Condition:
         """One condition as that of n fields; n conditions as they are."""

@@ -234,7 +234,8 @@ class FieldModel:
             data: Fields on the model's grid with its names and units; other variables are ignored.
             **settings: `probes` (number of Hutchinson probes, "exact" for the exact trace, 8 when not given), and
                 those of `physdiff.log_likelihood`; for data with missing cells the number of `draws` of these, 4 when
-                not given; a `condition` as for `sample`, that of `data` itself when not given;
+                not given (if given, data under a mask is scored as such where no cell is missing too); a `condition`
+                as for `sample`, that of `data` itself when not given;
                 with `guidance` the density is that of fields that a deterministic solver draws with it.
 
         Returns:
@@ -255,7 +256,7 @@ class FieldModel:
         settings["trace"] = trace_of(settings)
         data = self._own(data)
         settings["condition"] = self._told_with(data, settings)
-        if has_missing(data):
+        if has_missing(data) or ("draws" in settings and data.observed is not None):
             found = observed_scores(
                 self.denoiser.path, self.normaliser, data, settings["condition"], self.score, scored, settings
             )

@@ -9,6 +9,9 @@ of whole fields calls `relative_to_reference`: 0 for an untrained model, whose o
 exactly, in one draw. Otherwise the logarithm of the mean over K draws is, in expectation, a lower bound that rises to
 log p(x_O) with K.
 
+All draws of a field are scored with the same probes. With probes of their own, their errors σε would enter the mean of
+exponentials and raise the bound by as much as σ²/2, so that it was none.
+
 Source: Burda, Grosse and Salakhutdinov (2016), eq. 8, with the reference as their recognition model.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -34,8 +37,11 @@ class ObservedLikelihood:
 
     Attributes:
         log_prob: Lower bound in expectation, in nats, shape (n,); exact where the model is its reference.
-        log_prob_reference: Of the same cells under the reference, exact, shape (n,).
-        standard_error: Of the trace estimates in `log_prob`, shape (n,).
+        log_prob_reference: Of the same cells under the reference, shape (n,); exact but for `reference_error`.
+        standard_error: Of `log_prob`, by the trace estimates and by `reference_error`, shape (n,): at most, as if the
+            errors of a field's draws were the same.
+        reference_error: Standard error of `log_prob_reference`, where its determinant is an estimate, shape (n,): one
+            number for all fields of a mask, that a mean over them does not lessen. 0 where it is exact.
         n_observed: Observed cells of each field, all channels together, shape (n,).
         effective_draws: Of each field's draws as many as count, 1/Σ w², shape (n,).
         draws: Draws a field, K.
@@ -45,6 +51,7 @@ class ObservedLikelihood:
     log_prob: Tensor
     log_prob_reference: Tensor
     standard_error: Tensor
+    reference_error: Tensor
     n_observed: Tensor
     effective_draws: Tensor
     draws: int
@@ -78,8 +85,8 @@ def observed_log_likelihood(
         path: Of the model.
         x: Fields in the model's units, shape (n, channels, *grid); what stands in missing cells is not looked at.
         observed: Which cells are known, shape as x, bool.
-        score: The likelihood of whole fields, shape (n·draws, channels, *grid), those of a field one after the other;
-            they are to be scored as "field".
+        score: The likelihood of whole fields, shape (n, channels, *grid), with the same random numbers at each call, of
+            which there is one a draw; they are to be scored as "field".
         draws: K, at least 1.
         noised: Whether the process's noise of t_min is added to the observed cells, and what is scored is with it.
         seed: Draws and noise of field i are those of (seed, first + i).
@@ -111,27 +118,39 @@ def observed_log_likelihood(
     ]
     noise = SampleNoise(seeds, "fill")(shape)
     filled = torch.empty((n * draws, *shape), dtype=torch.float64)
-    reference = torch.empty(n, dtype=torch.float64)
+    reference, reference_error = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
     masks, which = torch.unique(observed.flatten(1), dim=0, return_inverse=True)
     for number, mask in enumerate(masks):
         krige, rows = Kriging(law, mask.reshape(shape)), (which == number).nonzero().squeeze(1)
-        reference[rows] = krige.log_prob(known[rows])
+        reference[rows], reference_error[rows] = krige.log_prob(known[rows]), krige.log_prob_error()
         of = (rows.unsqueeze(1) * draws + torch.arange(draws)).flatten()
         filled[of] = krige.draw(known[rows].repeat_interleave(draws, 0), noise[of])
-    whole = score(filled)
+    whole = _by_field([score(filled[k::draws]) for k in range(draws)])
     relative = whole.relative_to_reference.detach().cpu().reshape(n, draws)
     weights = relative.softmax(1)
     gain = relative.logsumexp(1) - math.log(draws)
-    error = (weights * whole.standard_error.detach().cpu().reshape(n, draws)).square().sum(1).sqrt()
+    error = (weights * whole.standard_error.detach().cpu().reshape(n, draws)).sum(1)
     return ObservedLikelihood(
         log_prob=reference + gain + log_volume,
         log_prob_reference=reference + log_volume,
-        standard_error=error,
+        standard_error=torch.hypot(error.double(), reference_error),
+        reference_error=reference_error,
         n_observed=counts,
         effective_draws=1 / weights.square().sum(1),
         draws=draws,
         whole=whole,
     )
+
+
+def _by_field(draws: list[LogLikelihood]) -> LogLikelihood:
+    """Likelihoods of one draw of each field after the other, as of all draws of a field after the other."""
+    of_rows = {
+        f.name: torch.stack([getattr(one, f.name) for one in draws], 1).flatten(0, 1)
+        for f in fields(LogLikelihood)
+        if isinstance(getattr(draws[0], f.name), Tensor)
+    }
+    most = {name: max(getattr(one, name) for one in draws) for name in ("probes", "evaluations")}
+    return replace(draws[0], **of_rows, **most)
 
 
 def law_of_fields(path: ReferencePath) -> GaussianField:

@@ -83,8 +83,7 @@ def observed_scores(
     z = normaliser.forward(x)
 
     def of_whole(filled: Tensor) -> LogLikelihood:
-        given = told if told is None else told.repeat_interleave(draws, 0)
-        return score(filled, scored="field", condition=given, seed=seed, first=first * draws, **settings)
+        return score(filled, scored="field", condition=told, seed=seed, first=first, **settings)
 
     found = observed_log_likelihood(
         path, z, observed, of_whole, draws=draws, noised=scored == "noised", seed=seed, first=first

@@ -29,6 +29,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Known: {', '.join(known)}."
 
 
+def spelled(name: str, known: Iterable[str]) -> str:
+    """A known name whose letters are typed in another case; the name as it is where none or several are meant."""
+    known = list(known)
+    alike = [k for k in known if k.lower() == name.lower()]
+    return alike[0] if name not in known and len(alike) == 1 else name
+
+
 def _file_here(name: str) -> str:
     """The end of an error sentence: the file that was meant by its name without .py; empty if there is none."""
     file = Path(f"{name}.py")
@@ -76,13 +83,14 @@ class Registry:
             ValueError: there is no such name, module, file or class; its file cannot be imported; it is of another
                 kind.
         """
-        if name in self._classes:
-            return self._classes[name]
+        here = _file_here(name)
+        if (known := name if here else spelled(name, self._classes)) in self._classes:
+            return self._classes[known]
         if ":" in name or name.endswith(".py"):
             return self._from_file(name)
         if "." in name:
             return self._from_module(name)
-        raise ValueError(f"unknown {self.kind} '{name}'. {_file_here(name) or nearest(name, self._classes)}")
+        raise ValueError(f"unknown {self.kind} '{name}'. {here or nearest(name, self._classes)}")
 
     def _from_module(self, name: str) -> type:
         module_name, _, class_name = name.rpartition(".")

@@ -72,6 +72,7 @@ def of_observed(result: ObservedLikelihood, shift: Tensor, scored: str, settings
         "relative_to_reference": result.relative_to_reference,
         "per_dimension": log_prob / result.n_observed,
         "standard_error": result.standard_error,
+        "reference_error": result.reference_error,
     }
     n = len(log_prob)
     plain: dict[str, Tensor | None] = {

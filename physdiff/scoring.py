@@ -18,6 +18,7 @@ from tqdm import tqdm
 from physdiff.data.fields import FieldData
 from physdiff.likelihood import LogLikelihood
 from physdiff.model import FieldModel
+from physdiff.observed_scores import DRAWS, has_missing
 from physdiff.parts import Part, Parts, computed, digest_of, digest_of_files, processes
 from physdiff.process import ForwardProcess
 from physdiff.quantised import bits_per_dimension, dequantise
@@ -92,6 +93,8 @@ def score_in_parts(
         ValueError: as `FieldModel.log_likelihood`; the data is not quantised so.
     """
     chunk, seed = settings["chunk"], settings["seed"]
+    if has_missing(fields):  # of these also a chunk in which no cell is missing
+        settings = {"draws": DRAWS, **settings}
     chunks = [fields.rows(slice(first, first + chunk)) for first in range(0, len(fields), chunk)]
     parts = Parts(run / "likelihood.parts", _key(model, run, {**settings, "quanta": quanta}))
     if quanta is not None:

@@ -39,11 +39,11 @@ def stats(
         splits: Shares by which data without splits is divided, as in the settings of a run: {train: 0.8, valid: 0.1,
             test: 0.1}.
     """
-    if split is None and (Path(path).is_dir() or splits):
+    told = Layout.of(layout, boundary=boundary)
+    # A folder of files without parts is one set, as a file is.
+    if split is None and (splits or (Path(path).is_dir() and stored_parts(path, told) is not None)):
         split = "train"
-    samples = open_fields(
-        path, fields, split, boundary, selection=Selection(mask=mask), layout=Layout.of(layout), splits=splits
-    )
+    samples = open_fields(path, fields, split, boundary, selection=Selection(mask=mask), layout=told, splits=splits)
     found = measure(samples, split, progress=True)
     print(table(found))
     if split not in TRAINING:

@@ -14,9 +14,10 @@ from physdiff.commands.model_data import data_of
 from physdiff.model import FieldModel, require_physical
 from physdiff.observed_scores import has_missing, require_some
 from physdiff.randomness import require_seed
+from physdiff.registry import spelled
 from physdiff.scoring import Quanta, score_in_parts
 from physdiff.trace import ExactTrace, Hutchinson, HutchPlusPlus, TraceEstimator
-from physdiff.transport import DEFAULT_METHOD, check_integration
+from physdiff.transport import DEFAULT_METHOD, METHODS, check_integration
 
 
 def likelihood(
@@ -83,6 +84,7 @@ def likelihood(
         raise ValueError(f"draws must be at least 1; got {draws}.")
     if scored is not None:
         require_physical(scored)
+    method = spelled(method, METHODS)
     check_integration(method, rtol, atol, steps)
     require_seed(seed)
     if offset is not None and quantum is None:
@@ -151,6 +153,10 @@ def _summary(scores: xr.Dataset, target: float | None) -> str:
     missed = 0 if target is None else int((scores["standard_error"] > target).sum())
     trace = f"{error:.2f} nats a field" if math.isfinite(error) else "unknown, as one probe has no error bar"
     short = f" (above {target:g} in {missed} of {fields})" if missed else ""
+    if "reference_error" in scores and float(scores["reference_error"].max()) > 0:
+        # An error that all fields of a mask share is that of their mean too.
+        shared = float((scores["reference_error"] ** 2).mean() ** 0.5)
+        short += f", with {shared:.2f} of the reference's determinant, the same in all fields of a mask"
     bits = ""
     if "bits_per_dimension" in scores:
         bits = f"; {float(scores['bits_per_dimension'].mean()):.4f} bits per dimension, at most"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,15 @@ import xarray as xr
 
 from physdiff.condition import Condition
 from physdiff.data.fields import FieldData, load, open_fields
+from physdiff.data.fieldset import FieldSet
 from physdiff.data.layout import Layout
 from physdiff.data.samples import Samples
 from physdiff.data.selection import Selection
 from physdiff.data.source import TIME
 from physdiff.data.splits import stored_parts
+from physdiff.data.trained_on import DataPath, is_same, located, require_same_division, require_same_step
 from physdiff.model import FieldModel
 from physdiff.registry import nearest
-
-DataPath = str | dict[str, str | list[str]]
 
 
 def data_of(
@@ -49,9 +50,7 @@ def data_of(
         return _samples_file(model, where), where
     known = _layout(model, layout)
     part = split or (default_split if splits is not None or _has_parts(where, known) else None)
-    fields = open_fields(
-        where, None, part, model.boundary_override, selection=_selection(model), layout=known, splits=splits
-    )
+    fields = _opened(model, where, part, _selection(model), known, splits)
     return load(fields), where if isinstance(where, str) else json.dumps(where)
 
 
@@ -82,7 +81,7 @@ def conditions_of(model: FieldModel, path: str, split: str | None = None, layout
         known = _layout(model, layout)
         part = split or ("test" if _has_parts(path, known) else None)
         try:
-            found = load(open_fields(path, None, part, model.boundary_override, selection=alone, layout=known))
+            found = load(_opened(model, path, part, alone, known))
         except ValueError:
             found = None
         if found is None:
@@ -100,7 +99,7 @@ def _past_alone(model: FieldModel, path: str, split: str | None, layout: str | N
     part = split or ("test" if _has_parts(path, known) else None)
     before = replace(s, frames=s.past, past=0, window_stride=1)
     try:
-        fields = open_fields(path, None, part, model.boundary_override, selection=before, layout=known)
+        fields = _opened(model, path, part, before, known)
     except ValueError:
         return None
     if max(source.frames for source in fields.sources) >= s.span:
@@ -155,17 +154,38 @@ def numbers_of(model: FieldModel, numbers: Mapping[str, float]) -> Condition:
     return condition
 
 
+def _opened(
+    model: FieldModel, where: DataPath, part: str | None, selection: Selection, layout: Layout,
+    splits: dict[str, float] | None = None,
+) -> FieldSet:  # fmt: skip
+    """Samples of data that is divided as for training, and whose frames are as far apart."""
+
+    def part_of(name: str | None) -> FieldSet:
+        return open_fields(
+            where, None, name, model.boundary_override, selection=selection, layout=layout, splits=splits
+        )
+
+    if splits is not None:
+        require_same_division(model.card, part_of("train"))
+    fields = part_of(part)
+    require_same_step(model.card, fields)
+    return fields
+
+
 def _where(model: FieldModel, path: str | None) -> tuple[DataPath, dict[str, float] | None]:
     """Where the data lies, and the shares into which it was split."""
-    settings = _settings(model)
+    settings, home = _settings(model), model.card.get("home")
     found = settings.get("path", model.card.get("data"))
     if path is not None:
         # The data of training by its own name is still divided as it was then.
-        is_known = isinstance(found, str) and (found == path or Path(found).resolve() == Path(path).resolve())
+        is_known = found is not None and is_same(path, found, home)
         return path, settings.get("splits") if is_known else None
     if found is None:
         raise ValueError("the model does not say which data it was trained on: name it.")
-    return found, settings.get("splits")
+    place, sentences = located(found, home)
+    for sentence in sentences:
+        print(f"data: {sentence}", file=sys.stderr)
+    return place, settings.get("splits")
 
 
 def _has_parts(where: DataPath, layout: Layout) -> bool:

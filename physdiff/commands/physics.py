@@ -40,4 +40,4 @@ def _law_of(path: str) -> GaussianField:
     fields = open_fields(path, split="train" if Path(path).is_dir() else None)
     statistics = statistics_of(fields)
     normaliser = fit_normaliser(fields, statistics=statistics)
-    return fit_reference(fields, normaliser, SpectralBasis(fields.grid), identity=statistics.identity)
+    return fit_reference(fields, normaliser, SpectralBasis(fields.grid), identity=statistics.content)

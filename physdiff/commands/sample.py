@@ -10,17 +10,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from physdiff.atomic import replacing_file
 from physdiff.commands.model_data import conditions_of, numbers_of
 from physdiff.condition import Given
 from physdiff.data.fields import FieldData
+from physdiff.data.normalise import Normaliser
 from physdiff.model import FieldModel
 from physdiff.solvers import ReferenceSplitting, Solver, TimeGrid, Trajectory
 from physdiff.solvers import sample as draw
 from physdiff.solvers.memory import in_bytes
 
 GROUP = "diffusion"  # of the netCDF file, that holds the states on the way
+LOST = 1e-3  # of the standard deviation of a field, that its precision may take from values of a sample
 
 
 def sample(
@@ -51,7 +54,7 @@ def sample(
         solver: Step rule; its settings follow it, such as `--solver DDIM --solver.stochasticity 0.5`.
         time_grid: Where the steps stop; not given, what suits the solver, or the grid that `physdiff calibrate` made.
         seed: Seed; field i depends on (seed, i) alone.
-        dtype: Of the state between steps.
+        dtype: Of the state between steps, and of the file where it holds what varies in physical units.
         chunk: Fields that are computed together, at most; "auto" for as many as fit into the memory.
         memory_limit: Memory that a chunk may take beside the model, such as 2GB or 500MiB.
         trajectory: Keep the start, the state after every so many steps, and the end; written to the group
@@ -75,7 +78,7 @@ def sample(
         model.guided(guidance, told), n, steps=steps, solver=solver, time_grid=grid, seed=seed,
         dtype=getattr(torch, dtype), chunk=chunk, memory_limit=most, progress=True, callback=recorder, condition=told,
     )  # fmt: skip
-    physical = model.normaliser.inverse(drawn)
+    physical = in_physical_units(model.normaliser, drawn)
     dataset = model.to_dataset(physical, "samples of a physdiff model", model.told_samples(told, data))
     if given is not None:
         about = {"long_name": f"sample of {given} that says the condition"}
@@ -90,6 +93,19 @@ def sample(
         if recorder is not None:
             _on_the_way(model, recorder, dataset).to_netcdf(partial, engine="h5netcdf", mode="a", group=GROUP)
     print(f"written: {path}" + ("" if recorder is None else f", states on the way in its group '{GROUP}'"))
+
+
+def in_physical_units(normaliser: Normaliser, fields: Tensor, channel_axis: int = 1) -> Tensor:
+    """Normalised fields in physical units: in their own precision where it holds what varies, else in double.
+
+    Of 1e5 Pa ± 0.01 Pa single precision has one number; of 1e-45 none.
+    """
+    found = normaliser.inverse(fields.double(), channel_axis)
+    limits = torch.finfo(fields.dtype)
+    channels = found.movedim(channel_axis, 0).flatten(1)
+    largest, spread = channels.abs().amax(1), channels.std(1, correction=0)
+    fits = (largest < limits.max) & (spread > limits.tiny) & (limits.eps * largest <= LOST * spread)
+    return found.to(fields.dtype) if bool(fits.all()) else found
 
 
 def _told(
@@ -128,7 +144,7 @@ def _plain(value: Any) -> Any:
 
 def _on_the_way(model: FieldModel, trajectory: Trajectory, samples: xr.Dataset) -> xr.Dataset:
     """States between noise and the samples, in physical units, on dims ("diffusion_time", "sample", *grid.dims)."""
-    states = model.normaliser.inverse(trajectory.fields, channel_axis=2)
+    states = in_physical_units(model.normaliser, trajectory.fields, channel_axis=2)
     dims = ("diffusion_time", "sample", *model.grid.dims)
     variables: dict[str, Any] = {
         name: (dims, states[:, :, c].numpy(), samples[name].attrs) for c, name in enumerate(model.names)

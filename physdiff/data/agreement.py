@@ -126,6 +126,17 @@ def agree(first: Source, other: Source, names: Sequence[str]) -> None:
             )
 
 
+def agree_on_time(first: Source, other: Source) -> None:
+    """Raise unless two files count time from one moment, in one unit: where times are compared or told to a model."""
+    for word in ("time_units", "time_calendar"):
+        there, here = (source.attrs.get(word, "") for source in (first, other))
+        if here != there:
+            raise ValueError(
+                f"files disagree: {other.path} has {word} '{here}', {first.path} has '{there}'; times are numbers as "
+                "they are stored. Write the files with one unit of time."
+            )
+
+
 def rounded(numbers: Iterable[float]) -> tuple[float, ...]:
     """Lengths to six digits, as files compare them."""
     return tuple(float(f"{number:.6g}") for number in numbers)

@@ -46,7 +46,7 @@ def grid_from_axes(
         ValueError: cells are not equally spaced, or an axis has no boundary, or its attributes contradict its
             array.
     """
-    boxes = [_box(dim, np.asarray(centres), attrs, source) for dim, (centres, attrs) in axes.items()]
+    boxes = [_box(dim, _wide(np.asarray(centres)), attrs, source) for dim, (centres, attrs) in axes.items()]
     if boundary is None:
         boundary = []
         for dim, (_, attrs) in axes.items():
@@ -101,6 +101,11 @@ def _box(dim: str, centres: np.ndarray, attrs: Mapping[str, Any], source: str) -
             f"their spacing runs from {steps.min():.6g} to {steps.max():.6g}."
         )
     return float(centres[0]) - spacing / 2, spacing * len(centres)
+
+
+def _wide(centres: np.ndarray) -> np.ndarray:
+    """Whole numbers as float64: the difference of two of few bits may be none of their type."""
+    return centres.astype(np.float64) if centres.dtype.kind in "iu" else centres
 
 
 def _number(dim: str, name: str, value: Any, source: str) -> float:

@@ -65,6 +65,7 @@ class Piece:
         self._into = getattr(view.array, "read_into", None)
         self._windows = getattr(view.array, "read_windows", None)
         self._run, self._when = self._place.get(TRAJECTORY), self._place.get(TIME)
+        self._asked: dict[tuple[int, int], Asked] = {}
 
     def read(self, run: int, when: slice, cells: Mapping[str, slice] | None) -> np.ndarray:
         """Stored values, shape (frames, components, *cells); one frame, or cell along an axis, where it is constant."""
@@ -90,9 +91,13 @@ class Piece:
             for place, run, start in zip(out, runs, starts, strict=True):
                 self.read_into(place, run, slice(start, start + (len(place) - 1) * step + 1, step), cells)
             return sum(map(squared, out))
-        assert self._when is not None
-        key = self._part(0, slice(0), cells)
-        return self._windows(Asked(key, self._run, self._when, runs, starts, len(out[0]), step), out)
+        asked = self._asked.get((len(out[0]), step)) if cells is None else None
+        if asked is None:
+            assert self._when is not None
+            asked = Asked(self._part(0, slice(0), cells), self._run, self._when, len(out[0]), step)
+            if cells is None:
+                self._asked[len(out[0]), step] = asked
+        return self._windows(asked, runs, starts, out)
 
     def _part(self, run: int, when: slice, cells: Mapping[str, slice] | None) -> tuple[int | slice, ...]:
         key = self._key.copy()

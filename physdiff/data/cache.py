@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from physdiff.atomic import replacing_folder
 from physdiff.condition import Given
+from physdiff.data.ahead import Ahead, Parts
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.fingerprint import files_of
 from physdiff.data.order import Order
@@ -37,15 +39,22 @@ class MappedRows:
         parts: Arrays by name, one row each, as `parts_of` names them.
         digest: What tells the data from other data.
         order: In which order an epoch visits them.
+        is_pinned: Whether batches lie in memory that a GPU fetches by itself.
+        reads_ahead: Whether a thread makes the next batches; else only the system reads ahead.
     """
 
-    def __init__(self, parts: dict[str, np.ndarray], digest: str, order: Order) -> None:
+    def __init__(
+        self, parts: dict[str, np.ndarray], digest: str, order: Order, is_pinned: bool = False,
+        reads_ahead: bool = False,
+    ) -> None:  # fmt: skip
         self.parts, self.digest, self.order = parts, digest, order
+        self._ahead = Ahead(partial(_at, parts), reads_ahead, is_pinned)
 
     @classmethod
     def of(
-        cls, fields: FieldSet, preparation: Prepares, cache: Path, digest: str, order: Order, progress: bool = False
-    ) -> MappedRows:
+        cls, fields: FieldSet, preparation: Prepares, cache: Path, digest: str, order: Order, progress: bool = False,
+        is_pinned: bool = False, reads_ahead: bool = False,
+    ) -> MappedRows:  # fmt: skip
         """The rows of a data set, from its file in a folder or into it.
 
         Raises:
@@ -57,7 +66,7 @@ class MappedRows:
         with _alone(cache):  # of several processes, the first makes it and the others wait
             if not (folder / ABOUT).is_file():
                 _write(fields, preparation, folder, digest, progress)
-        rows = cls(_opened(folder, digest, len(fields)), digest, order)
+        rows = cls(_opened(folder, digest, len(fields)), digest, order, is_pinned, reads_ahead)
         rows._compare(fields, preparation, folder)
         return rows
 
@@ -69,14 +78,13 @@ class MappedRows:
         return len(self.parts["x"])
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Given | None]:
-        at = rows.numpy()
-        return joined({name: torch.from_numpy(x[at]) for name, x in self.parts.items()})
+        return joined(self._ahead.batch(rows.tolist()))
 
     def expect(self, schedule: Iterator[Tensor]) -> None:
-        """Nothing to do: the system reads ahead."""
+        self._ahead.expect(schedule)
 
     def close(self) -> None:
-        """Nothing to do."""
+        self._ahead.close()
 
     def _compare(self, fields: FieldSet, preparation: Prepares, folder: Path) -> None:
         rows = np.unique(np.linspace(0, len(self) - 1, COMPARED).round().astype(np.int64))
@@ -85,6 +93,10 @@ class MappedRows:
             kept = self.parts.get(name)
             if kept is None or x.numpy().tobytes() != np.ascontiguousarray(kept[rows]).tobytes():
                 raise _damaged(folder, f"its '{name}' is not that of {fields.source}")
+
+
+def _at(parts: dict[str, np.ndarray], rows: list[int]) -> Parts:
+    return {name: torch.from_numpy(x[rows]) for name, x in parts.items()}
 
 
 def _write(fields: FieldSet, preparation: Prepares, folder: Path, digest: str, progress: bool) -> None:

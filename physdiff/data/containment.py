@@ -8,6 +8,7 @@ claim an array of any size, which a program then tries to allocate.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -124,7 +125,13 @@ def _check_storage(dataset: h5py.Dataset, name: str, depth: int) -> None:
     if depth > _MOST_LINKS:
         raise ValueError(f"'{dataset.file.filename}': '{name}' is made of virtual data {_MOST_LINKS} times over.")
     for other, _, _ in dataset.external or ():
-        _beside(dataset.file, name, other, "values stored in")
+        beside = _beside(dataset.file, name, other, "values stored in")
+        # Unlike links, these names are followed from where the program runs, or from where the environment says.
+        if Path(other).resolve() != beside or "HDF5_EXTFILE_PREFIX" in os.environ:
+            raise ValueError(
+                f"'{dataset.file.filename}': '{name}' is values stored in '{other}', which HDF5 looks for from where "
+                f"the program runs ('{Path.cwd()}'), not beside the file; run it in '{beside.parent}'."
+            )
     if not dataset.is_virtual:
         return
     checked = set()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.fingerprint import content_of, files_under
+from physdiff.data.fingerprint import content_of, files_under, is_on_disk
 from physdiff.data.streaming import blocks
 
 _ENDS, _PIECES, _PIECE = 65536, 64, 4096
@@ -28,8 +28,8 @@ def identity_of(fields: FieldSet) -> str:
     digest = hashlib.blake2b(content_of(fields).encode(), digest_size=16)
     for taken in fields.taken:
         digest.update(b"all" if taken is None else np.asarray(taken, dtype=np.int64).tobytes())
-    paths = [Path(source.path).absolute() for source in fields.sources]
-    if not all(path.exists() for path in paths):  # in memory, where reading costs nothing
+    paths = [Path(path).absolute() for source in fields.sources for path in source.paths]
+    if not is_on_disk(fields):  # in memory, where reading costs nothing
         for _, samples in blocks(fields, "identity"):
             digest.update(samples.values.tobytes())
         return digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from physdiff.data.stored import Key, StoredArray
+from physdiff.data.stored import Key, StackedArray, StoredArray
 
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
 
@@ -48,7 +48,7 @@ class UnpackedArray(_Standing):
         offset: Summand, None for 0.
         missing: Stored numbers that stand for no value.
         dtype: Type of the values.
-        signless: Whether stored integers are to be taken without their sign.
+        taken_as: Type as which stored integers are to be taken, bit by bit; None for their own.
     """
 
     packed: StoredArray
@@ -56,7 +56,7 @@ class UnpackedArray(_Standing):
     offset: float | None
     missing: tuple[float, ...]
     dtype: np.dtype
-    signless: bool = False
+    taken_as: np.dtype | None = None
 
     @property
     def stored(self) -> StoredArray:
@@ -64,8 +64,8 @@ class UnpackedArray(_Standing):
 
     def read(self, key: Key) -> np.ndarray:
         raw = np.asarray(self.packed.read(key))
-        if self.signless:
-            raw = raw.view(raw.dtype.str.replace("i", "u"))
+        if self.taken_as is not None:
+            raw = raw.view(self.taken_as)
         values = np.array(raw, dtype=self.dtype)
         # In this order and in this type, as xarray does, so that the values are the same to the last bit.
         if self.missing:
@@ -84,27 +84,32 @@ def unpacked(array: StoredArray, attrs: Mapping[str, Any]) -> StoredArray:
         ValueError: an attribute is no number.
     """
     numbers = {name: _numbers(array, name, attrs[name]) for name in _PACKING if name in attrs}
-    signless = str(attrs.get("_Unsigned", "false")).lower() == "true" and array.dtype.kind == "i"
-    scale, offset = (numbers[n][0] if n in numbers else None for n in ("scale_factor", "add_offset"))
-    stored = array.dtype.str.replace("i", "u") if signless else array.dtype
+    scale, offset = (_factor(array, n, numbers[n]) if n in numbers else None for n in ("scale_factor", "add_offset"))
+    taken_as = _taken_as(array.dtype, str(attrs.get("_Unsigned", "")).lower())
     said = [m for n in ("_FillValue", "missing_value") if n in numbers for m in numbers[n].tolist()]
-    marks = _marks(said, np.dtype(stored), signless)
-    if scale is None and offset is None and not marks and not signless:
-        return array
-    if signless and scale is None and offset is None and not marks:
-        return UnpackedArray(array, None, None, (), np.dtype(stored), True)
+    marks = _marks(said, taken_as or array.dtype, taken_as is not None)
+    if scale is None and offset is None and not marks:
+        return array if taken_as is None else UnpackedArray(array, None, None, (), taken_as, taken_as)
     dtype = _type(array.dtype, numbers)
-    return UnpackedArray(array, _plain(scale), _plain(offset), marks, dtype, signless)
+    return UnpackedArray(array, scale, offset, marks, dtype, taken_as)
 
 
-def _marks(said: list[float], stored: np.dtype, signless: bool) -> tuple[float, ...]:
+def _taken_as(stored: np.dtype, unsigned: str) -> np.dtype | None:
+    """The type that `_Unsigned` gives to integers of the other kind: netCDF 3 has no signless ones, OPeNDAP no signed
+    bytes."""
+    other = {("i", "true"): "u", ("u", "false"): "i"}.get((stored.kind, unsigned))
+    return None if other is None else np.dtype(stored.str.replace(stored.kind, other))
+
+
+def _marks(said: list[float], stored: np.dtype, is_retaken: bool) -> tuple[float, ...]:
     """Those marks that a stored number can be; NaN needs none."""
     if stored.kind == "f":
         return tuple(m for m in said if np.isfinite(m))
     whole = [int(m) for m in said if np.isfinite(m) and m == int(m)]
-    if signless:
-        # Written with the sign of the stored type.
-        whole = [m % 2 ** (8 * stored.itemsize) for m in whole]
+    if is_retaken:
+        # Written in the other of the two types, as the same bits.
+        bits = 8 * stored.itemsize
+        whole = [m % 2**bits - 2**bits * (stored.kind == "i" and m % 2**bits >= 2 ** (bits - 1)) for m in whole]
     return tuple(m for m in whole if stored.kind in "iu" and np.iinfo(stored).min <= m <= np.iinfo(stored).max)
 
 
@@ -115,8 +120,14 @@ def _numbers(array: StoredArray, name: str, value: Any) -> np.ndarray:
     return found
 
 
-def _plain(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _factor(array: StoredArray, name: str, values: np.ndarray) -> float:
+    """The one number of a scale or an offset."""
+    if values.size > 1 and (values != values[0]).any():
+        raise ValueError(
+            f"{array.label} has {values.size} different numbers as its attribute {name}; expected one for the whole "
+            "array."
+        )
+    return float(values[0])
 
 
 def _type(stored: np.dtype, numbers: Mapping[str, np.ndarray]) -> np.dtype:
@@ -154,6 +165,78 @@ class ComplexPart(_Standing):
 
     def read(self, key: Key) -> np.ndarray:
         return getattr(self.numbers.read(key), self.part)
+
+
+@dataclass(frozen=True)
+class ComplexRecords(_Standing):
+    """Complex numbers that are stored as records of two numbers, as MATLAB does.
+
+    Attributes:
+        records: The records.
+    """
+
+    records: StoredArray
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(f"c{self.records.dtype.itemsize}")
+
+    @property
+    def stored(self) -> StoredArray:
+        return self.records
+
+    def read(self, key: Key) -> np.ndarray:
+        return np.asarray(self.records.read(key)).copy().view(self.dtype)
+
+
+def complex_of(array: StoredArray) -> StoredArray:
+    """An array as complex numbers, if its entries are records of `real` and `imag`; else itself."""
+    names, item = array.dtype.names, array.dtype.itemsize
+    plain = [np.dtype(np.float32), np.dtype(np.float64)]
+    is_complex = names == ("real", "imag") and array.dtype["real"] == array.dtype["imag"] in plain
+    return ComplexRecords(array) if is_complex and item == 2 * array.dtype["real"].itemsize else array
+
+
+@dataclass(frozen=True)
+class EndedByOnes(_Standing):
+    """An array with further axes of one entry each at its end.
+
+    Attributes:
+        array: The array.
+        count: How many.
+    """
+
+    array: StoredArray
+    count: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.array.shape, *[1] * self.count)
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        return None if self.array.chunks is None else (*self.array.chunks, *[1] * self.count)
+
+    @property
+    def stored(self) -> StoredArray:
+        return self.array
+
+    def read(self, key: Key) -> np.ndarray:
+        values = self.array.read(key[: len(self.array.shape)])
+        return values.reshape(*values.shape, *[1] * self.count)[(..., *key[len(self.array.shape) :])]
+
+
+def ended_by_ones(array: StoredArray, count: int, is_reversed: bool) -> StoredArray:
+    """An array with further axes of one entry at its end; at its beginning, if its axes are stored the other way."""
+    if not is_reversed:
+        return EndedByOnes(array, count)
+    for _ in range(count):
+        array = StackedArray((array,))
+    return array
 
 
 @dataclass(frozen=True)

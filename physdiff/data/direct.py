@@ -85,11 +85,15 @@ class Plain:
             done += count
         return True
 
-    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> float | None:
+    def read_windows(
+        self, asked: Asked, runs: Sequence[int], starts: Sequence[int], out: Sequence[np.ndarray]
+    ) -> float | None:  # fmt: skip
         """Read windows of whole frames, each as `read_into` would, in less time.
 
         Args:
-            asked: Which.
+            asked: What they have in common.
+            runs: Run of each.
+            starts: First frame of each.
             out: For each its place, shape (frames, *frame), in memory without a gap.
 
         Returns:
@@ -98,13 +102,13 @@ class Plain:
         Raises:
             OSError: the file ends before.
         """
-        n = self._axes_before_frame(asked)
+        n = self._axes_before_frame(asked, runs, starts)
         if n is None:
             return None
         piece, count = self._steps[n - 1], asked.frames
         if any(x.nbytes != count * piece or x.dtype != self.dtype or not x.flags.c_contiguous for x in out):
             return None
-        offsets, squares = self._frame_offsets(asked, n), 0.0
+        offsets, squares = self._frame_offsets(asked, runs, starts, n), 0.0
         if None in offsets:
             return None
         for place, first in zip(out, range(0, len(offsets), count), strict=True):
@@ -119,7 +123,7 @@ class Plain:
             squares += squared(place)
         return squares
 
-    def _axes_before_frame(self, asked: Asked) -> int | None:
+    def _axes_before_frame(self, asked: Asked, runs: Sequence[int], starts: Sequence[int]) -> int | None:
         """Axes of which a number is asked for; None unless they stand first and all that follow are asked for whole."""
         key, counted = asked.key, (asked.run_axis, asked.time_axis)
         numbers = [i in counted or not isinstance(key[i], slice) for i in range(len(key))]
@@ -128,15 +132,17 @@ class Plain:
             return None
         if not all(map(_is_all, key[n:], self._shape[n : len(key)])):
             return None
-        return n if asked.is_within(self._shape) else None
+        return n if asked.is_within(self._shape, runs, starts) else None
 
-    def _frame_offsets(self, asked: Asked, n: int) -> list[int | None]:
+    def _frame_offsets(
+        self, asked: Asked, runs: Sequence[int], starts: Sequence[int], n: int
+    ) -> list[int | None]:  # fmt: skip
         """Where each frame of each window begins in the file, window by window."""
         index = [0 if isinstance(chosen, slice) else chosen for chosen in asked.key[:n]]
         run_axis, time_axis = asked.run_axis, asked.time_axis
         within = range(0, asked.frames * asked.step, asked.step)
         found: list[int | None] = []
-        for run, start in zip(asked.runs, asked.starts, strict=True):
+        for run, start in zip(runs, starts, strict=True):
             if run_axis is not None:
                 index[run_axis] = run
             for frame in within:

@@ -6,7 +6,8 @@ share ε of the field's standard deviation. Such pairs are found by two random p
 
     pᵢ = ⟨wᵢ, (x − mean)/std⟩/√n,    wᵢ unit normal, n values,
 
-which rounding moves by about ε and another frame by about 1, and are then compared value by value.
+which rounding moves by about ε and another frame by about 1, and are then compared value by value. A copy in single
+precision of fields with a large mean is rounded by far more than ε: its hash is that of the others, rounded likewise.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class _Marks:
 
     Attributes:
         digest: Hash of its values, shape (n,).
+        single: Hash of them in single precision, where that leaves their variation; else the same as `digest`.
         projection: Two random projections, shape (n, 2).
         mean: Of each field, shape (n, channels).
         std: Standard deviation of each field, shape (n, channels); 0 of all where nothing varies.
@@ -77,6 +79,7 @@ class _Marks:
     """
 
     digest: np.ndarray
+    single: np.ndarray
     projection: np.ndarray
     mean: np.ndarray
     std: np.ndarray
@@ -116,16 +119,20 @@ def duplicates(
     before = np.cumsum([0, *(len(fields) for fields in parts.values())])
     joined = _Marks(
         np.concatenate([m.digest for m in marks]),
+        np.concatenate([m.single for m in marks]),
         np.concatenate([m.projection for m in marks]),
         np.concatenate([m.mean for m in marks]),
         np.concatenate([m.std for m in marks]),
         np.concatenate([m.run + (i << 48) for i, m in enumerate(marks)]),
     )
     where = _Where(parts, before)
-    found = [(i, j, True) for i, j in _same(joined)]
+    found = [(i, j, True) for i, j in _same(joined.digest, _is_constant(joined))]
     if rounding > 0:
         taken = _is_constant(joined)
         taken[[j for _, j, _ in found]] = True
+        singles = [(i, j) for i, j in _same(joined.single, taken) if joined.run[i] != joined.run[j]]
+        taken[[j for _, j in singles]] = True
+        found += [(i, j, False) for i, j in singles]
         found += [(i, j, False) for i, j in _alike(joined, taken, where, rounding)]
     found.sort(key=lambda pair: pair[1])
     return [Duplicate(where.frame(i), where.frame(j), exact) for i, j, exact in found[:most]]
@@ -167,7 +174,8 @@ def _frames(fields: FieldSet, every: int) -> FieldSet:
     s = fields.selection
     names = tuple(v.name for v in fields.variables)
     # The boundary of a part does not matter here, and has to be said.
-    return fields.selecting(Selection(names, window_stride=every, crop=s.crop, crop_boundary="neumann", mask=s.mask))
+    boundary = None if s.crop is None else "neumann"
+    return fields.selecting(Selection(names, window_stride=every, crop=s.crop, crop_boundary=boundary, mask=s.mask))
 
 
 def _batches(fields: FieldSet) -> Iterable[np.ndarray]:
@@ -182,20 +190,24 @@ def _marks(fields: FieldSet) -> _Marks:
     step = -(-cells * channels // PROJECTED)
     kept = -(-cells // step)
     weights = np.random.default_rng(0).standard_normal((channels * kept, 2)) / math.sqrt(channels * kept)
-    digest, projection = np.empty(n, dtype=np.uint64), np.empty((n, 2))
+    digest, single, projection = np.empty(n, dtype=np.uint64), np.empty(n, dtype=np.uint64), np.empty((n, 2))
     means, stds, start = np.empty((n, channels)), np.empty((n, channels)), 0
     for values in _batches(fields):
         stop = start + len(values)
         flat = values.reshape(len(values), channels, cells)
         digest[start:stop] = [_digest(frame) for frame in flat]
         mean, std = _moments(flat)
+        single[start:stop] = [
+            _digest(frame.astype(np.float32)) if _is_left_by_single(frame, of) else code
+            for frame, of, code in zip(flat, std, digest[start:stop], strict=True)
+        ]
         means[start:stop], stds[start:stop] = mean, std
         some = flat[:, :, ::step].astype(np.float64) - mean[:, :, np.newaxis]
         some /= np.where(std > 0, std, 1)[:, :, np.newaxis]
         projection[start:stop] = np.where(np.isnan(some), 0, some).reshape(len(values), -1) @ weights
         start = stop
     places = fields.places(np.arange(n))
-    return _Marks(digest, projection, means, stds, (places.source << 32) + places.run)
+    return _Marks(digest, single, projection, means, stds, (places.source << 32) + places.run)
 
 
 def _moments(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +231,17 @@ def _digest(frame: np.ndarray) -> int:
     plain = np.where(np.isnan(frame), np.nan, frame) + np.zeros((), frame.dtype)
     code = hashlib.blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=8).digest()
     return int.from_bytes(code, "little")
+
+
+def _is_left_by_single(frame: np.ndarray, std: np.ndarray) -> bool:
+    """Whether the values of each field still vary in single precision: its steps are small beside their spread."""
+    if frame.dtype == np.float32:
+        return False  # its hash is of single precision
+    largest = np.where(np.isnan(frame), 0, np.abs(frame)).max(axis=1)
+    limits = np.finfo(np.float32)
+    seen = std > 0
+    return bool((largest < limits.max).all() and (std[seen] > limits.tiny).all()
+                and (limits.eps * largest[seen] <= 0.25 * std[seen]).all())  # fmt: skip
 
 
 class _Where:
@@ -245,11 +268,11 @@ def _is_constant(marks: _Marks) -> np.ndarray:
     return (marks.std == 0).all(axis=1)
 
 
-def _same(marks: _Marks) -> list[tuple[int, int]]:
+def _same(digest: np.ndarray, left_out: np.ndarray) -> list[tuple[int, int]]:
     """Pairs with the same hash: the first of a kind, and each that repeats it."""
-    _, first, kind = np.unique(marks.digest, return_index=True, return_inverse=True)
+    _, first, kind = np.unique(digest, return_index=True, return_inverse=True)
     first_of = first[kind]
-    repeated = np.flatnonzero((first_of != np.arange(len(first_of))) & ~_is_constant(marks))
+    repeated = np.flatnonzero((first_of != np.arange(len(first_of))) & ~left_out)
     return [(int(first_of[j]), int(j)) for j in repeated]
 
 

@@ -17,13 +17,12 @@ from physdiff.data.field_data import FieldData, concatenate
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.formats import source_of
 from physdiff.data.formats.format import kind_of
+from physdiff.data.formats.in_memory import InMemory, is_in_memory, words_for
 from physdiff.data.handles import close_all
 from physdiff.data.layout import Layout
 from physdiff.data.selection import Selection
 from physdiff.data.splits import (
-    IN_MEMORY,
     SPLITS,
-    InMemory,
     Paths,
     Split,
     files_of,
@@ -50,7 +49,8 @@ def load_fields(
 
     Args:
         path: A file of any format that `physdiff data formats` lists, several files, a pattern, a folder
-            `<path>/data/{train,valid,test}/*`, files for each part by its name, or an xarray object.
+            `<path>/data/{train,valid,test}/*`, files for each part by its name, or an object of
+            xarray or py-pde (`source_of`).
         names: Fields to read, in this order; all that change in time or between runs when not given. A vector's name
             stands for its components.
         split: "train", "valid" or "test", where the data set is divided.
@@ -83,15 +83,15 @@ def open_fields(
         selection = replace(selection, fields=tuple(names))
     said = boundary if boundary is None or isinstance(boundary, str) else list(boundary)
     layout = Layout.of(layout, boundary=said)
-    called = IN_MEMORY if isinstance(path, InMemory) else path
+    called = words_for(path) if is_in_memory(path) else path
     if splits is not None:
         if split is None:
             raise ValueError(f"data.splits divides '{called}'; which part is wanted, {', '.join(SPLITS)}?")
         return _part(open_splits(path, selection=selection, layout=layout, split=splits), split, called)
-    if isinstance(path, InMemory):
+    if is_in_memory(path):
         if split is not None:
-            raise ValueError(f"an {IN_MEMORY} has no split '{split}'; divide it with splits, or leave split out.")
-        return FieldSet([source_of(path, layout, IN_MEMORY)], selection)
+            raise ValueError(f"this {called} has no split '{split}'; divide it with splits, or leave split out.")
+        return FieldSet([source_of(path, layout, words_for(path))], selection)
     if isinstance(path, str | Path) and _is_divided(Path(path), split):
         return FieldSet.open(split_files(Path(path), split), selection, layout, name=str(path))
     parts = stored_parts(path, layout)

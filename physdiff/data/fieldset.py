@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from physdiff.data.agreement import agree, choose, condition_parts, require_classes, require_numbers
+from physdiff.data.agreement import agree, agree_on_time, choose, condition_parts, require_classes, require_numbers
 from physdiff.data.blocks import BlockReader, Target, is_finite
-from physdiff.data.formats import open_source
+from physdiff.data.joined import open_runs
 from physdiff.data.layout import Layout
 from physdiff.data.region import Region
 from physdiff.data.samples import Samples
 from physdiff.data.selection import Selection
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
-from physdiff.data.windows import Alone, Place, Places, Windows, is_stretch, together
+from physdiff.data.windows import Alone, Place, Places, Windows, is_sparse, is_stretch, together
 from physdiff.grid import Grid
 
 FEW = 64  # samples, of which Python's own numbers tell the places sooner than arrays
@@ -97,6 +97,8 @@ class FieldSet:
         for source in self.sources:
             if source is not first:
                 agree(first, source, [v.name for v in (*self._chosen, *given, *masks)])
+                if TIME in self.scalar_names:
+                    agree_on_time(first, source)
             require_numbers(source, self.scalar_names)
             if s.classes is not None:
                 require_classes(source, s.classes)
@@ -112,7 +114,7 @@ class FieldSet:
         name: str = "",
     ) -> FieldSet:
         """The samples of some files; only their headers are read."""
-        return cls([open_source(path, layout) for path in paths], selection, name)
+        return cls(open_runs(list(paths), layout), selection, name)
 
     def restricted(self, taken: Sequence[np.ndarray | None], name: str = "") -> FieldSet:
         """The samples of some trajectories: per file their numbers, ascending, or None for all of it."""
@@ -320,8 +322,7 @@ class FieldSet:
                     chosen.read_window(frames, run, slice(starts[0], starts[-1] + 1), patch)
                     direct += [(i, run, slice(at, at + 1), patch, number) for i, at in zip(order, starts, strict=True)]
                     continue
-                # Frames that few windows share take less time to read for each than to put in place from a block.
-                if 2 * (starts[-1] - starts[0] + span) > count * len(order):
+                if is_sparse(starts[-1] - starts[0] + span, count, len(order)):
                     alone = single.setdefault((number, patch), [])
                     for i, at in zip(order, starts, strict=True):
                         alone.append((i, run, at))
@@ -350,7 +351,8 @@ class FieldSet:
 
     def _alone(self, rows: Sequence[int] | np.ndarray) -> Alone | None:
         """Samples that are read one by one, straight from their files; None if blocks are the better way."""
-        found = self._windows.alone(rows.tolist() if isinstance(rows, np.ndarray) else rows, self.selection.span)
+        s, numbers = self.selection, rows.tolist() if isinstance(rows, np.ndarray) else rows
+        found = self._windows.alone(numbers, s.span, s.frames)
         return found if found is None or all(self._reader(number)[0].is_direct for number, _ in found) else None
 
     def _empty(self, places: Places, observed: np.ndarray) -> str | None:

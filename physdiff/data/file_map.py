@@ -7,6 +7,7 @@ process and when the file is replaced.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -17,16 +18,24 @@ from physdiff.data.stored import Key
 
 T = TypeVar("T")
 
-Identity = tuple[int, int, int]
+Identity = tuple[int, ...]
+
+TICK = 20_000_000  # nanoseconds; clocks of file systems go on every 1 to 10 milliseconds
 
 
 def identity(path: str) -> Identity:
-    """What changes when a file is replaced."""
+    """What changes when a file is written or replaced; of one just written it is never the same twice.
+
+    A second write within a tick of the file system's clock leaves the dates of the first. The date of the last change
+    tells of a write after which a program has set back the other.
+    """
     try:
         found = os.stat(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file or folder '{path}'.") from None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    is_young = 0 <= time.time_ns() - found.st_ctime_ns < TICK
+    once = time.perf_counter_ns() if is_young else 0
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, once
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def content_of(fields: FieldSet) -> str:
     one = max(1, _bytes(fields.read([0])))
     n = len(fields)
     # What is in memory has no date either that would tell of a change.
-    is_all = n * one <= ALL_UP_TO or not all(Path(source.path).exists() for source in fields.sources)
+    is_all = n * one <= ALL_UP_TO or not is_on_disk(fields)
     rows = np.arange(n) if is_all else np.linspace(0, n - 1, PROBES).round().astype(np.int64)
     step = max(1, ALL_UP_TO // one)
     for start in range(0, len(rows), step):
@@ -58,14 +58,33 @@ def digest_with(content: str, preparation: dict[str, Any]) -> str:
     return blake2b(content.encode() + _plain(preparation), digest_size=16).hexdigest()
 
 
+def is_on_disk(fields: FieldSet) -> bool:
+    """Whether all of a set lies in files; an object in memory may bear the name of one."""
+    sources = fields.sources
+    return all(source.schema != "xarray" and all(Path(one).exists() for one in source.paths) for source in sources)
+
+
 def files_of(fields: FieldSet) -> list[list[Any]]:
     """Name, size and date of each file, which change when one is written again."""
     found = []
-    for source in fields.sources:
-        path = Path(source.path)
+    for path in (Path(one) for source in fields.sources for one in source.paths):
         for file in files_under(path) if path.exists() else ():
             state = file.stat()
             found.append([str(file.relative_to(path.parent)), state.st_size, state.st_mtime_ns])
+    return found
+
+
+def states_of(fields: FieldSet) -> dict[str, str]:
+    """For each file where it lies a hash of its size and dates, which change when a byte of it is written.
+
+    The date of the last change is among them, which no program can set back as it can that of the last writing.
+    """
+    found: dict[str, str] = {}
+    for path in (Path(one).absolute() for source in fields.sources for one in source.paths):
+        if path.exists():
+            known = [(file.relative_to(path), file.stat()) for file in files_under(path)]
+            plain = [[str(name), s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in known]
+            found[str(path)] = blake2b(_plain(plain), digest_size=16).hexdigest()
     return found
 
 

@@ -53,7 +53,7 @@ class _Dataset:
     handle: h5py.Dataset
     cached: int
     plain: Plain | None = None
-    known: Known | None = field(default_factory=dict)  # frames that are finite, see `read_by_hdf5`
+    known: Known = field(default_factory=Known)
 
 
 _lock = threading.RLock()
@@ -64,11 +64,15 @@ _cached = 0  # by all of them
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.RLock()  # some other thread of the parent may have held it
+    _lock = threading.RLock()
     close_all()  # in this process alone: the parent's descriptors are its own
 
 
-os.register_at_fork(after_in_child=_after_fork)
+# Held while the process forks: a thread that reads would leave what is kept here half changed. h5py holds its own lock
+# too, which is taken after this one.
+os.register_at_fork(
+    before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_after_fork
+)  # fmt: skip
 
 
 @contextmanager
@@ -122,7 +126,9 @@ def read_into(path: str, name: str, key: tuple[int | slice, ...], out: np.ndarra
             raise unreadable(path, error) from error
 
 
-def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) -> float:
+def read_windows(
+    path: str, name: str, asked: Asked, runs: Sequence[int], starts: Sequence[int], out: Sequence[np.ndarray]
+) -> float:
     """Read windows of a dataset, each into an array of its shape: the file is looked at once for all of them.
 
     Returns:
@@ -135,8 +141,10 @@ def read_windows(path: str, name: str, asked: Asked, out: Sequence[np.ndarray]) 
     with _lock:
         found = _opened(path, name)
         try:
-            squares = None if found.plain is None else found.plain.read_windows(asked, out)
-            return read_by_hdf5(found.handle, asked, out, found.known) if squares is None else squares
+            squares = None if found.plain is None else found.plain.read_windows(asked, runs, starts, out)
+            if squares is not None:
+                return squares
+            return read_by_hdf5(found.handle, asked, runs, starts, out, found.known)
         except UNREADABLE as error:
             raise unreadable(path, error) from error
 
@@ -254,7 +262,7 @@ def _with_cache(file: h5py.File, path: str, name: str) -> _Dataset:
     is_linked = home.filename != file.filename
     # Values in other files change without a trace in this one, so that nothing is known of them for long.
     is_elsewhere = is_linked or dataset.is_virtual or made.get_external_count() > 0
-    known: Known | None = None if is_elsewhere else {}
+    known = Known(is_lasting=not is_elsewhere)
     # Without a filter HDF5 reads the part of a chunk that is asked for, and no cache is wanted.
     if dataset.chunks is None or made.get_nfilters() == 0:
         return _Dataset(dataset, 0, None if is_linked else plain_of(file, dataset), known)

@@ -16,7 +16,7 @@ from h5py import h5o, h5r  # pyright: ignore[reportAttributeAccessIssue]
 from tqdm import tqdm
 
 from physdiff.data.amplification import frame_chunks
-from physdiff.data.containment import is_dataset, is_group
+from physdiff.data.containment import dataset_within, is_dataset, is_group
 from physdiff.data.handles import readable
 from physdiff.data.view import View
 
@@ -41,8 +41,10 @@ def copy_file(
     Raises:
         ValueError: something cannot be read, or refers to a region of a dataset.
     """
-    chunked = {_address(old[name]): view for name, view in fields.items() if old[name].file.id == old.id}
-    _copy(old, new, chunked, how, bar, {_address(old): "/"})
+    own = [name for name in fields if old[name].file.id == old.id]
+    chunked = {_address(old[name]): fields[name] for name in own}
+    linked = {f"/{name.strip('/')}": view for name, view in fields.items() if name not in own}
+    _copy(old, new, chunked, linked, how, bar, {_address(old): "/"})
     _attach_scales(old, new)
     _remake_references(old, new)
 
@@ -54,28 +56,44 @@ def compare(old: h5py.File, new: h5py.File, target: Path) -> None:
         ValueError: a dataset of the new file does not hold the bits of the old one.
     """
 
-    def visit(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset):
-            return
-        copy: Any = new.get(name)
-        if copy is None or copy.shape != item.shape or copy.dtype != item.dtype:
-            raise ValueError(f"'{target}': '{name}' was not written as it was read; nothing was replaced.")
-        for key in _pieces(item):
-            if not _same_bits(_plain(item, item[key]), _plain(copy, copy[key])):
-                raise ValueError(f"'{target}': '{name}' does not read back as it was at {key}; nothing was replaced.")
-
+    names: list[str] = []
     with readable(target):
-        old.visititems(visit)
+        old.visit(names.append)  # opens none of them, so that each is opened as `dataset_within` does
+        for name in names:
+            if is_dataset(old, name):
+                item, copy = dataset_within(old, name), new.get(name)
+                _compare_values(item, copy, name, target)
+
+
+def _compare_values(item: h5py.Dataset, copy: Any, name: str, target: Path) -> None:
+    if copy is None or copy.shape != item.shape or copy.dtype != item.dtype:
+        raise ValueError(f"'{target}': '{name}' was not written as it was read; nothing was replaced.")
+    for key in _pieces(item):
+        if not _same_bits(_plain(item, item[key]), _plain(copy, copy[key])):
+            raise ValueError(f"'{target}': '{name}' does not read back as it was at {key}; nothing was replaced.")
 
 
 def _copy(
-    old: Any, new: Any, fields: Mapping[int, View], how: Mapping[str, Any], bar: tqdm[Any], seen: dict[int, str]
-) -> None:
+    old: Any, new: Any, fields: Mapping[int, View], linked: Mapping[str, View], how: Mapping[str, Any], bar: tqdm[Any],
+    seen: dict[int, str],
+) -> None:  # fmt: skip
     """The members of a group; `seen` has the paths of what was copied by its address, for further names of the same."""
     _copy_attributes(old, new)
     for name in (str(n) for n in old):
         link: Any = old.get(name, getlink=True)
-        if isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):
+        if isinstance(link, h5py.SoftLink):
+            new[name] = link
+            continue
+        if isinstance(link, h5py.ExternalLink):
+            full = f"{old.name.rstrip('/')}/{name}"
+            if full in linked:
+                _copy_values(dataset_within(old.file, full), new, name, linked[full], how, bar)
+                continue
+            if Path(old.file.filename).resolve().parent != Path(new.file.filename).resolve().parent:
+                raise ValueError(
+                    f"'{old.file.filename}': '{full}' is a link to '{link.filename}', which would lead to nothing from "
+                    "another folder; write the new file into the folder of the old one."
+                )
             new[name] = link
             continue
         item = old[name]
@@ -85,9 +103,11 @@ def _copy(
             continue
         seen[address] = f"{new.name.rstrip('/')}/{name}"
         if is_group(old, name):
-            _copy(item, new.create_group(name), fields, how, bar, seen)
-        elif is_dataset(old, name) and address in fields:
-            _copy_field(item, new, name, fields[address], how, bar)
+            _copy(item, new.create_group(name), fields, linked, how, bar, seen)
+        elif is_dataset(old, name) and (address in fields or item.is_virtual or item.external):
+            # What lies in other files is brought into this one, which may stand elsewhere.
+            del item
+            _copy_values(dataset_within(old.file, seen[address]), new, name, fields.get(address), how, bar)
         else:
             old.copy(name, new)
 
@@ -103,23 +123,25 @@ def _copy_attributes(old: Any, new: Any) -> None:
             continue
         attribute = h5py.h5a.open(old.id, key.encode())
         kept = h5py.h5a.create(new.id, key.encode(), attribute.get_type(), attribute.get_space())
-        values = np.empty(attribute.shape, dtype=attribute.dtype)
+        # What has no shape has no entry either.
         if attribute.get_space().get_simple_extent_npoints() and not _refers(attribute.dtype):
+            values = np.empty(attribute.shape, dtype=attribute.dtype)
             attribute.read(values)
             kept.write(values)
 
 
-def _copy_field(old: Any, group: h5py.Group, name: str, view: View, how: Mapping[str, Any], bar: tqdm[Any]) -> None:
-    chunks = frame_chunks(view)
-    new = group.create_dataset(
-        name, shape=old.shape, dtype=old.dtype, chunks=chunks, fillvalue=old.fillvalue, maxshape=old.maxshape, **how
-    )
+def _copy_values(
+    old: Any, group: h5py.Group, name: str, view: View | None, how: Mapping[str, Any], bar: tqdm[Any]
+) -> None:
+    """A dataset with its values; that of a field with one chunk a frame, packed."""
+    options: dict[str, Any] = {} if view is None else {"chunks": frame_chunks(view), "maxshape": old.maxshape, **how}
+    new = group.create_dataset(name, shape=old.shape, dtype=old.dtype, fillvalue=old.fillvalue, **options)
     _copy_attributes(old, new)
     for key in _pieces(old):
         with readable(old.file.filename):
             values = old[key]
         new[key] = values
-        bar.update(values.nbytes)
+        bar.update(values.nbytes if view is not None else 0)
 
 
 def _pieces(dataset: Any) -> Iterator[tuple[slice, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -17,19 +18,24 @@ from physdiff.data.axes import text
 from physdiff.data.containment import is_dataset
 from physdiff.data.damage import named
 from physdiff.data.decoded import as_stored
-from physdiff.data.formats import FORMATS, find_format, open_source
+from physdiff.data.fingerprint import files_under
+from physdiff.data.formats import FORMATS, find_format
 from physdiff.data.formats.format import Probe
+from physdiff.data.formats.mapped import natural
 from physdiff.data.formats.zarr_store import ZarrArray
 from physdiff.data.handles import close_all, open_hdf5, readable
+from physdiff.data.joined import JoinedArray, open_run, runs_of
 from physdiff.data.layout import Layout
 from physdiff.data.source import TRAJECTORY, Source, Variable
-from physdiff.data.splits import SPLITS
+from physdiff.data.splits import SPLITS, files_of
 from physdiff.data.splits import data_files as files_in
 from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
 from physdiff.data.value_ranges import BUDGET, ValueRange, value_range
 from physdiff.disk import readable as as_bytes
 
 _MOST_ATTRIBUTES = 24
+_MOST_DATASETS = 40
+_REFUSED = "  not loadable: "
 _TOLD = 8  # files of a folder, or of a split, that are told one by one
 # Registered numbers of filters that hdf5plugin brings; HDF5 has names only for those that are loaded.
 _FILTERS = {
@@ -54,7 +60,7 @@ def inspect(path: str | Path, layout: Layout | None = None, everything: bool = F
     """Schema, grid, fields, storage, ranges and attributes of a file or folder, on several lines.
 
     Args:
-        path: A file of any format, or a folder of them, such as one in The Well's layout.
+        path: A file of any format, a folder of them, such as one in The Well's layout, or a pattern.
         layout: What the files do not tell.
         everything: Whether every value is read; otherwise frames spread over each field, up to 200 MB of it, and of the
             files of a folder after the first few the headers alone, as long as these say the same.
@@ -70,13 +76,14 @@ def inspect(path: str | Path, layout: Layout | None = None, everything: bool = F
 
 
 def _describe(path: Path, layout: Layout | None, everything: bool) -> list[str]:
-    if not path.is_dir() or is_store(path):
-        return _describe_file(path, layout, everything)
+    if path.exists() and (not path.is_dir() or is_store(path)):
+        return _describe_run([path], layout, everything)
     files = data_files(path)
     splits = {split: [f for f in files if f.parent == path / "data" / split] for split in SPLITS}
     if not any(splits.values()):
         splits = {"files": files}
-    lines = [f"{path}: folder" + " in The Well's layout" * ("train" in splits)]
+    kind = "folder" if path.is_dir() else "pattern"
+    lines = [f"{path}: {kind}" + " in The Well's layout" * ("train" in splits)]
     for split, files in splits.items():
         lines.append(f"  {split}: {len(files)} file{'s' * (len(files) != 1)}")
         lines += [f"    {line}" for line in _describe_all(files, layout, everything)]
@@ -84,22 +91,47 @@ def _describe(path: Path, layout: Layout | None, everything: bool) -> list[str]:
 
 
 def _describe_all(files: list[Path], layout: Layout | None, everything: bool) -> Iterator[str]:
-    """Files one after the other; of many, those that are as the first are counted once a few have been told."""
-    first, alike = None, 0
-    for i, file in enumerate(files):
+    """Runs one after the other; of many, those that are as the first are counted once a few have been told."""
+    first, alike, refused, in_vain = None, 0, set[str](), 0
+    runs = runs_of(files, layout or Layout())
+    for i, run in enumerate(runs):
         try:
-            if len(files) > _TOLD and not everything:
-                schema = _schema_of(open_source(file, layout))
+            if len(runs) > _TOLD and not everything and not refused:
+                schema = _schema_of(open_run(run, layout or Layout()))
                 first = first or schema
                 if i >= _TOLD and schema == first:
                     alike += 1
                     continue
-            yield from _describe_file(file, layout, everything)
+            lines = _describe_run(run, layout, everything)
+            if lines[1].startswith(_REFUSED):
+                in_vain += lines[1] in refused
+                lines = [] if lines[1] in refused else lines
+                refused |= set(lines[1:2])
+            yield from lines
         except ValueError as error:  # one that is damaged does not hide the others
-            yield f"{file}: not readable"
+            yield f"{run[0]}: not readable"
             yield f"  {error}"
     if alike:
         yield f"{alike} more, with the grid, frames and fields of the first; their values were not read"
+    if in_vain:
+        yield f"{in_vain} more, not loadable in the same way"
+    if not refused and _go_on(runs, layout or Layout()):
+        yield (
+            "each begins after the one before it has ended: if they are one run, say so with join= "
+            "(--data.layout.join): number, or folder"
+        )
+
+
+def _go_on(runs: list[list[Path]], layout: Layout) -> bool:
+    """Whether files that are taken for runs of their own look as if they went on from each other in time."""
+    some = sorted((run[0] for run in runs), key=lambda file: natural(str(file)))[:_TOLD]
+    if len(some) < 2 or layout.join is not None or any(len(run) > 1 for run in runs):
+        return False
+    try:
+        times = [open_run([file], layout).times for file in some]
+    except ValueError:
+        return False
+    return all((a.max() < b.min()) for a, b in itertools.pairwise(times))
 
 
 def _schema_of(source: Source) -> tuple[Any, ...]:
@@ -117,35 +149,36 @@ def is_store(path: Path) -> bool:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Data files of a folder: those of its splits in The Well's layout, or else those that lie in it.
+    """Data files of a folder: those of its splits in The Well's layout, or else those that lie in it; or of a pattern.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = [file for split in SPLITS for file in files_in(folder / "data" / split)] or files_in(folder)
-    if not found:
-        raise FileNotFoundError(f"no data files in '{folder}', nor in '{folder}/data/{{{','.join(SPLITS)}}}'.")
-    return found
+    found = [file for split in SPLITS for file in files_in(folder / "data" / split)] if folder.is_dir() else []
+    return found or files_of(folder)
 
 
-def _describe_file(path: Path, layout: Layout | None, everything: bool) -> list[str]:
-    with named(path):
-        return _described(path, layout, everything)
+def _describe_run(files: list[Path], layout: Layout | None, everything: bool) -> list[str]:
+    with named(files[0]):
+        return _described(files, layout or Layout(), everything)
 
 
-def _described(path: Path, layout: Layout | None, everything: bool) -> list[str]:
+def _described(files: list[Path], layout: Layout, everything: bool) -> list[str]:
+    path = files[0]
     probe = Probe.of(path)
-    size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+    size = sum(inner.stat().st_size for file in files for inner in files_under(file))
     schema: str = probe.kind
+    also = f" and {len(files) - 1} more, one run in all" * (len(files) > 1)
     try:
         schema = FORMATS[find_format(path, layout).name].title
-        source = open_source(path, layout)
+        source = open_run(files, layout)
     except ValueError as error:
-        said = str(error).replace(f"'{path}'", "it").replace(str(path), "it")
-        lines = [f"{path}: {schema}, {as_bytes(size)}", f"  not loadable: {said}"]
+        # Only at the beginning can a name go on with what is said of "it", more than once where a reader wraps another.
+        said = re.sub(r"^(?:it: )+", "", str(error).replace(f"'{path}'", "it").replace(str(path), "it"))
+        lines = [f"{path}{also}: {schema}, {as_bytes(size)}", f"{_REFUSED}{said}"]
         lines += _how_to_say(said)
         return lines + (_describe_datasets(path, everything) if probe.kind == "hdf5" else [])
-    lines = [f"{path}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
+    lines = [f"{path}{also}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
     for whole in _wholes(source):
         lines += _describe_field(source, whole, everything, " --layout LAYOUT" * (layout not in (None, Layout())))
     for name, value in source.scalars.items():
@@ -235,7 +268,7 @@ def _told(found: ValueRange) -> str:
 
 
 def _storage(array: StoredArray) -> _Storage:
-    while isinstance(array, StackedArray):
+    while isinstance(array, StackedArray | JoinedArray):
         array = array.parts[0]
     array = as_stored(array)
     if not isinstance(array, HDF5Array):
@@ -247,7 +280,7 @@ def _storage(array: StoredArray) -> _Storage:
 
 def _never_written(array: StoredArray) -> str:
     """What of an array is not in the file at all, as after a run that was broken off; it is read as one number."""
-    parts = [as_stored(part) for part in (array.parts if isinstance(array, StackedArray) else (array,))]
+    parts = [as_stored(part) for part in (array.parts if isinstance(array, StackedArray | JoinedArray) else (array,))]
     lacking, of, fills = 0, 0, set()
     for part in parts:
         if isinstance(part, HDF5Array):
@@ -265,7 +298,12 @@ def _never_written(array: StoredArray) -> str:
 
 def _pieces_there(dataset: Any) -> tuple[int, int, Any]:
     """Chunks that are in the file, all that there should be, and the number that stands for the others."""
-    if dataset.is_virtual or dataset.external:
+    if dataset.is_virtual:
+        # Cells that no other dataset stands behind; how many an unlimited one has is not told.
+        counts = [piece.vspace.get_select_npoints() for piece in dataset.virtual_sources()]
+        there = sum(counts) if min(counts, default=0) >= 0 else dataset.size
+        return (1, 1, dataset.fillvalue) if there >= dataset.size else (there, dataset.size, dataset.fillvalue)
+    if dataset.external:
         return 1, 1, dataset.fillvalue
     if dataset.chunks is None:
         return int(dataset.id.get_storage_size() > 0), 1, dataset.fillvalue
@@ -298,6 +336,8 @@ def _describe_datasets(path: Path, everything: bool) -> list[str]:
                 visit(name, file[name])
         file.visititems(lambda name, item: visit(name, item) if "/" in name else None)
         attributes = {str(key): file.attrs[key] for key in file.attrs}
+    if len(found) > _MOST_DATASETS and not everything:
+        found[_MOST_DATASETS:] = [f"  ... {len(found) - _MOST_DATASETS} datasets more"]
     return found + [f"  attribute {key} = {_shown(value)}" for key, value in sorted(attributes.items())]
 
 

@@ -10,11 +10,13 @@ time: /t
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from physdiff.registry import nearest
@@ -30,7 +32,8 @@ class Layout:
         schema: Name of the format, where a file could be read as more than one.
         fields: Where each field is, by the name it shall have: a dataset's path, `[path, unit]`, or `{path, unit,
             dims}` if its axes are not those of the others. With it any HDF5 file, netCDF, .npz, .pt, .mat or .zarr is
-            read. In a path of an HDF5 file `*` stands for any name: `/*/data` stacks one dataset for each trajectory.
+            read. In a path of an HDF5 file `*` stands for any name: `/*/data` stacks one dataset for each trajectory,
+            `/frames/*` one for each frame where `dims` begins with `time`, `/run*/step_*/u` both.
         dims: Name of each axis of the fields, in stored order (MATLAB's order for its files): `trajectory`, `time`,
             `component` and the axes of the grid, of any other names.
         components: Name of each entry along `component`; numbers when not given.
@@ -47,6 +50,9 @@ class Layout:
         pseudo: Fields whose sign a reflection turns, such as vorticity in 2-D.
         mask: A field that is true, or not 0, where cells hold values.
         group: The part of a file that holds several, such as "train".
+        join: Which files hold one run, one after the other in time: "number", those of a folder whose names differ in
+            their last number alone; "folder", all of a folder; "never". Not given, each file is a run of its own,
+            but for formats whose writers spread one over several.
     """
 
     schema: str | None = None
@@ -65,6 +71,7 @@ class Layout:
     pseudo: list[str] | None = None
     mask: str | None = None
     group: str | None = None
+    join: str | None = None
 
     @classmethod
     def of(cls, given: Layout | Mapping[str, Any] | str | Path | None, **overrides: Any) -> Layout:
@@ -91,22 +98,60 @@ class Layout:
             if name not in known:
                 raise ValueError(f"{source}: there is no setting '{name}'. {nearest(str(name), known)}")
         # h5py and numpy accept many things silently; a layout's types are checked where it is written.
-        for name, kinds, words in (
-            ("fields", dict, "names with the paths of datasets"), ("dims", list, "a list of names"),
-            ("components", list, "a list of names"),
-            ("coordinates", dict, "axes with the paths of datasets"),
-            ("scalars", dict, "names with the paths of datasets"),
-            ("static", list, "a list of fields"), ("vectors", dict, "names with lists of fields"),
-            ("pseudo", list, "a list of fields"), ("boundary", (str, list), "a word, or one for each axis"),
-            ("extent", (int, float, list), "a number, or one for each axis"), ("mask", str, "the name of a field"),
-            ("origin", (int, float, list), "a number, or one for each axis"), ("schema", str, "the name of a format"),
-            ("time", (str, int, float), "a path or a number"), ("group", str, "the name of a group"),
-            ("length_unit", str, "a unit"),
-        ):  # fmt: skip
-            value = given.get(name)
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
-                raise ValueError(f"{source}: '{name}' is {value!r}; expected {words}.")
-        return cls(**given)
+        said = {name: _plain(value) for name, value in given.items()}
+        for name, kinds, words in _KINDS:
+            value = said.get(name)
+            if name in ("extent", "origin", "time"):
+                value = said[name] = _as_numbers(value)
+            if value is None:
+                continue
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise ValueError(f"{source}: '{name}' is {given[name]!r}; expected {words}.")
+            if name in ("dims", "components", "static", "pseudo"):
+                said[name] = [_name(source, name, one) for one in value]
+            elif isinstance(value, dict):
+                said[name] = {_name(source, name, key): one for key, one in value.items()}
+        return cls(**said)
+
+
+_KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("fields", dict, "names with the paths of datasets"), ("dims", list, "a list of names"),
+    ("components", list, "a list of names"),
+    ("coordinates", dict, "axes with the paths of datasets"),
+    ("scalars", dict, "names with the paths of datasets"),
+    ("static", list, "a list of fields"), ("vectors", dict, "names with lists of fields"),
+    ("pseudo", list, "a list of fields"), ("boundary", (str, list), "a word, or one for each axis"),
+    ("extent", (int, float, list), "a number, or one for each axis"), ("mask", str, "the name of a field"),
+    ("origin", (int, float, list), "a number, or one for each axis"), ("schema", str, "the name of a format"),
+    ("time", (str, int, float), "a path or a number"), ("group", str, "the name of a group"),
+    ("length_unit", str, "a unit"), ("join", str, "'number', 'folder' or 'never'"),
+)  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, and numpy's numbers and arrays as Python's."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _as_numbers(value: Any) -> Any:
+    """Numbers such as 1e-3 and 1.0e3, which YAML takes for text because they lack a point, or a sign."""
+    if isinstance(value, list):
+        return [_as_numbers(one) for one in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+", value)
+    return float(value) if is_number else value
+
+
+def _name(source: str, setting: str, value: Any) -> str:
+    """A name; a number is one too. YAML reads no, yes, on and off as truth values, and `null` as nothing."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(
+            f"{source}: '{setting}' names {value!r}; expected a name, in quotes where YAML takes it for something else."
+        )
+    return str(value)
 
 
 def _read_yaml(path: Path) -> Layout:

@@ -12,10 +12,13 @@ from torch import Tensor
 from physdiff.basis import Basis
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.normalise.normaliser import Normaliser, relative_changes
+from physdiff.data.subsample import strata
 from physdiff.gaussian import GaussianField
 from physdiff.masked_fit import fit_masked
 
 MOST = 2048  # samples; each round of the fit visits all of them
+_CELLS = 1 << 24  # of fields in all: no more samples than that, but for
+_FEWEST = 256
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def fit_masked_reference(
     """The law of a data set's normalised samples by expectation-maximisation; see `physdiff.masked_fit`.
 
     Args:
-        fields: The samples of the training split; of more than `MOST` those spread evenly over them count (C).
+        fields: The samples of the training split; of more than `MOST`, or fewer of large grids, one drawn in each of as
+            many stretches counts (C).
         normaliser: Of their channels.
         basis: The basis of the law.
         noise_level: As for `GaussianField.fit`.
@@ -61,7 +65,7 @@ def fit_masked_reference(
         ValueError: as `fit_masked`; a channel of a sample has no value at all.
     """
     n = len(fields)
-    samples = fields.read(np.linspace(0, n - 1, min(n, MOST)).round().astype(np.int64))
+    samples = fields.read(strata(n, min(MOST, max(_FEWEST, _CELLS // basis.grid.size))))
     if samples.empty is not None:
         raise ValueError(f"{samples.empty}.")
     x = torch.from_numpy(samples.values).double()

@@ -41,6 +41,11 @@ class Moments:
             values: Shape (*shape, numbers), float64, or (*shape, 0).
             where: Which of them count, boolean, shape as values; all when not given.
         """
+        # Of numbers beyond 1e154 the squares are infinite, which the spread then tells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(values, where)
+
+    def _add(self, values: np.ndarray, where: np.ndarray | None) -> None:
         count = np.full(self.count.shape, values.shape[-1]) if where is None else np.count_nonzero(where, axis=-1)
         counted = np.maximum(count, 1)
         if where is not None:
@@ -88,4 +93,5 @@ class Moments:
     @property
     def rms(self) -> np.ndarray:
         """Root mean square; NaN where there is no number."""
-        return np.sqrt(self.variance + self.mean**2)
+        with np.errstate(over="ignore"):
+            return np.sqrt(self.variance + self.mean**2)

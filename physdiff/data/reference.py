@@ -79,8 +79,8 @@ def fit_reference(
         progress: Whether to show a bar.
         turned: Copies of normalised samples that are as likely as they are, themselves among them; each counts as a
             sample. Only the samples when not given.
-        identity: Digest of the samples, as their statistics have it: what is measured is then kept in the user's cache,
-            and read from there the next time, with the same bits. Measured anew when not given.
+        identity: Digest of every value of the samples, the `content` of their statistics: what is measured is then kept
+            in the user's cache, and read from there the next time, with the same bits. Measured anew when not given.
 
     Raises:
         ValueError: there are fewer than two samples, a cell is not observed, a channel does not vary, or what was kept

@@ -22,17 +22,18 @@ from physdiff.atomic import replacing_file, replacing_folder
 from physdiff.data.amplification import amplification
 from physdiff.data.as_the_well import write_as_the_well
 from physdiff.data.decoded import as_stored
-from physdiff.data.formats import open_source
+from physdiff.data.fingerprint import files_under
 from physdiff.data.formats.format import Probe
 from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.hdf5_copy import compare, copy_file
+from physdiff.data.joined import open_run, runs_of
 from physdiff.data.layout import Layout
 from physdiff.data.packing import packing, plugin_is_there
 from physdiff.data.source import Source
 from physdiff.data.stored import HDF5Array, StackedArray, StoredArray
 from physdiff.data.view import View
 
-SUFFIXES = (".h5", ".hdf5", ".nc", ".mat", ".he5")
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".mat", ".he5", ".h5py")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def repack(
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[Repacked]:
-    """Write a file, or every file of a folder, anew.
+    """Write a file, or every file of a folder, anew; files of a folder that hold one run become one.
 
     Args:
         path: A file of any format, or a folder of files.
@@ -74,7 +75,7 @@ def repack(
         progress: Whether to show bars.
 
     Returns:
-        One entry a file.
+        One entry a new file.
 
     Raises:
         FileNotFoundError: nothing is at `path`.
@@ -96,31 +97,44 @@ def repack(
     if not data:
         raise FileNotFoundError(f"no HDF5 or netCDF file below '{path}'.")
     found = []
+    first = {run[0]: run for run in runs_of(data, layout or Layout()) if len(run) > 1}
+    later = {file for run in first.values() for file in run[1:]}
     with replacing_folder(target, overwrite, mark=data[0].relative_to(path).parts[0]) as partial:
         for file in files:
             new = partial / file.relative_to(path)
             new.parent.mkdir(parents=True, exist_ok=True)
+            if file in later:
+                continue
             if file in data:
-                one = _file(file, new, how, layout, progress)
-                found.append(replace(one, path=target / file.relative_to(path)))
+                # Files that hold one run become one.
+                new = new.with_suffix(".hdf5") if file in first else new
+                one = _file(file, new, how, layout, progress, first.get(file))
+                found.append(replace(one, path=target / new.relative_to(partial)))
             else:
                 shutil.copyfile(file, new)
     return found
 
 
-def _file(path: Path, target: Path, how: Mapping[str, Any], layout: Layout | None, progress: bool) -> Repacked:
-    source = open_source(path, layout)
+def _file(
+    path: Path, target: Path, how: Mapping[str, Any], layout: Layout | None, progress: bool,
+    run: list[Path] | None = None,
+) -> Repacked:  # fmt: skip
+    source = open_run(run or [path], layout or Layout())
     fields = _fields(source)
     worst = max(amplification(variable.view).factor for variable in source.variables)
-    before = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    before = sum(inner.stat().st_size for file in run or [path] for inner in files_under(file))
+    # HDF5 2.0 writes past its memory when it copies a dataset that is open, of which chunks are kept, and that was
+    # packed with scaleoffset.
+    close_all()
     with replacing_file(target) as partial, _bar(path, progress) as bar:
         with _opened(path) as old:
-            if old is None:
+            if old is None or run is not None:
                 write_as_the_well(source, partial, target.stem, how, layout or Layout(), bar)
                 after = 1.0
             else:
-                with h5py.File(partial, "w") as new:
+                with h5py.File(partial, "w", userblock_size=old.userblock_size) as new:
                     copy_file(old, new, fields, how, bar)
+                _copy_block_of_user(path, partial, old.userblock_size)
                 with open_hdf5(partial) as new:
                     compare(old, new, target)
                     after = max((_factor(new, name, view) for name, view in fields.items()), default=1.0)
@@ -141,6 +155,12 @@ def _opened(path: Path) -> Iterator[h5py.File | None]:
         yield file
     finally:
         file.close()
+
+
+def _copy_block_of_user(path: Path, partial: Path, size: int) -> None:
+    """What stands before HDF5's own first byte: MATLAB knows its files by it."""
+    with path.open("rb") as old, partial.open("r+b") as new:
+        new.write(old.read(size))
 
 
 def _bar(path: Path, progress: bool) -> tqdm[Any]:

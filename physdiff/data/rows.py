@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from physdiff.condition import Condition, Given
+from physdiff.data.ahead import pinned
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.fingerprint import content_of, digest_of_tensor, digest_with
 from physdiff.data.order import FullOrder, Order, Shuffling, order_of
@@ -80,12 +81,14 @@ class TensorRows:
         condition: Of the same n rows, or None.
         digest: What tells the data from other data; that of all its numbers when not given.
         order: In which order an epoch visits them; in full random order when not given.
+        is_pinned: Whether batches lie in memory that a GPU fetches by itself.
     """
 
     def __init__(
-        self, fields: Tensor, condition: Given | None = None, digest: str | None = None, order: Order | None = None
-    ) -> None:
-        self.fields, self.condition = fields, condition
+        self, fields: Tensor, condition: Given | None = None, digest: str | None = None, order: Order | None = None,
+        is_pinned: bool = False,
+    ) -> None:  # fmt: skip
+        self.fields, self.condition, self.is_pinned = fields, condition, is_pinned
         self.order: Order = order or FullOrder(len(fields))
         self._digest = digest
 
@@ -104,9 +107,9 @@ class TensorRows:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Given | None]:
         condition = self.condition
-        return self.fields[rows.to(self.fields.device)], (
-            None if condition is None else condition[rows.to(condition.device)]
-        )
+        x = self.fields[rows.to(self.fields.device)]
+        given = None if condition is None else condition[rows.to(condition.device)]
+        return joined(pinned(parts_of(x, given))) if self.is_pinned else (x, given)
 
     def expect(self, schedule: Iterator[Tensor]) -> None:
         """Nothing to do."""
@@ -124,6 +127,8 @@ def rows_of(
     memory_limit: int = MEMORY_LIMIT,
     order: Shuffling = "auto",
     progress: bool = False,
+    is_pinned: bool | None = None,
+    reads_ahead: bool | None = None,
 ) -> Rows:
     """A data set as rows for training.
 
@@ -138,6 +143,9 @@ def rows_of(
         memory_limit: Bytes of prepared fields that "auto" holds in memory.
         order: How epochs are shuffled, see `order_of`.
         progress: Show a progress bar while rows are prepared.
+        is_pinned: Whether batches lie in memory that a GPU fetches by itself; None where there is a GPU.
+        reads_ahead: Whether "mmap", and "stream" without workers, make the next batches in a thread while a step runs;
+            None where batches are pinned. On the processor a step needs the cores itself.
 
     Raises:
         ValueError: there is no such loader, or it lacks a folder.
@@ -155,17 +163,21 @@ def rows_of(
     if loader == "auto":
         small = prepared_bytes(fields) <= memory_limit
         loader = "memory" if small else "stream" if cache is None else "mmap"
+    pins = torch.cuda.is_available() if is_pinned is None else is_pinned
+    ahead = pins if reads_ahead is None else reads_ahead
     visited = order_of(fields, order)
     digest = digest_with(content_of(fields), preparation.to_dict())
     if loader == "stream":
-        return StreamedRows(fields, preparation, workers, digest, visited)
+        return StreamedRows(fields, preparation, workers, digest, visited, is_pinned=pins, reads_ahead=ahead)
     if loader == "mmap":
         assert cache is not None
-        return MappedRows.of(fields, preparation, Path(cache), digest, visited, progress)
-    return in_memory(fields, preparation, digest, visited, progress)
+        return MappedRows.of(fields, preparation, Path(cache), digest, visited, progress, pins, ahead)
+    return in_memory(fields, preparation, digest, visited, progress, pins)
 
 
-def in_memory(fields: FieldSet, preparation: Prepares, digest: str, order: Order, progress: bool) -> TensorRows:
+def in_memory(
+    fields: FieldSet, preparation: Prepares, digest: str, order: Order, progress: bool, is_pinned: bool = False
+) -> TensorRows:
     """All rows, prepared piece by piece into one tensor."""
     held: dict[str, Tensor] = {}
     for rows, parts in prepared_pieces(fields, preparation, progress):
@@ -174,7 +186,7 @@ def in_memory(fields: FieldSet, preparation: Prepares, digest: str, order: Order
                 held[name] = torch.empty((len(fields), *x.shape[1:]), dtype=x.dtype)
             held[name][rows] = x
     x, condition = joined(held)
-    return TensorRows(x, condition, digest, order)
+    return TensorRows(x, condition, digest, order, is_pinned)
 
 
 def prepared_pieces(

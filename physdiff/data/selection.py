@@ -89,6 +89,11 @@ class Selection:
         for word in () if said is None else (said,) if isinstance(said, str) else said.values():
             if word not in get_args(Boundary):
                 raise ValueError(f"data.crop_boundary has '{word}'; expected one of {', '.join(get_args(Boundary))}.")
+        if self.crop_boundary is not None and self.crop is None and self.patch is None:
+            raise ValueError(
+                "data.crop_boundary was given without data.crop and data.patch; the boundary of a whole axis is "
+                "data.boundary."
+            )
 
     @property
     def span(self) -> int:

@@ -12,7 +12,7 @@ from physdiff.data.fieldset import FieldSet
 from physdiff.data.layout import Layout
 from physdiff.data.selection import Coarsening, Selection
 from physdiff.data.splits import Split
-from physdiff.data.symmetry import parse
+from physdiff.data.symmetry import in_lower_case, parse
 from physdiff.registry import nearest
 
 Loader = Literal["auto", "memory", "mmap", "stream"]
@@ -93,6 +93,7 @@ class DataSettings:
         if self.splits is not None:
             Split.of(self.splits)  # refuses what it cannot use
         parse(self.symmetries)
+        object.__setattr__(self, "symmetries", [in_lower_case(word) for word in self.symmetries])
         _ = self.selection  # refuses what it cannot use
 
     @property

@@ -66,6 +66,7 @@ class Source:
             None if each is a run of its own.
         observed: Which cells hold values, where the file has a mask: boolean, axes as of a variable; None if all do.
         attrs: Further attributes of the file, plain values.
+        files: All files, where several hold one run; `path` is the first of them.
 
     Raises:
         ValueError: a variable does not fit the grid, the trajectories or the times.
@@ -82,6 +83,7 @@ class Source:
     labels: np.ndarray | None = None
     observed: View | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.trajectories < 1 or self.times.ndim != 2 or len(self.times) != self.trajectories:
@@ -115,6 +117,11 @@ class Source:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"{self.path}: two fields are named '{twice}'.")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every file that it is made of."""
+        return self.files or (self.path,)
 
     @property
     def frames(self) -> int:

@@ -50,7 +50,7 @@ def digest_of(identity: str, channels: int, normaliser: Normaliser, basis: Basis
     """What tells moments from others.
 
     Args:
-        identity: Digest of the samples, see `physdiff.data.data_identity`.
+        identity: Digest of every value of the samples, which their statistics have.
         channels: Of a sample.
         normaliser: Units in which the modes are.
         basis: Whose modes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.formats import find_format, open_source, source_of
+from physdiff.data.formats import find_format, source_of
 from physdiff.data.formats.format import kind_of
+from physdiff.data.formats.in_memory import InMemory, is_in_memory, words_for
+from physdiff.data.joined import open_runs
 from physdiff.data.layout import Layout
 from physdiff.data.selection import Selection
 from physdiff.data.source import Source
@@ -33,8 +35,6 @@ SPLITS = ("train", "valid", "test")
 _BESIDE = (".yaml", ".yml", ".json", ".md", ".txt", ".png", ".svg", ".pdf", ".csv", ".log", ".part", ".py")
 
 Paths = str | Path | Sequence[str | Path]
-InMemory = xr.Dataset | xr.DataArray
-IN_MEMORY = "xarray object"  # what messages call it
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ def open_splits(
 
     Args:
         path: A folder `<path>/data/{train,valid,test}/*`; files, folders or patterns such as `runs/*.h5` for each part
-            by its name; a file that holds its parts; or files, a folder of files, a pattern or an xarray object, which
-            `split` divides.
+            by its name; a file that holds its parts; or files, a folder of files, a pattern or an object of xarray or
+            py-pde, which `split` divides.
         names: Fields to read; they stand for those of `selection`.
         boundary: Boundary of every axis, or of each, in place of what the files say.
         selection: What a sample is.
@@ -168,21 +168,19 @@ def open_splits(
     selection, layout = selection or Selection(), Layout.of(layout, boundary=_boundary(boundary))
     if names is not None:
         selection = replace(selection, fields=tuple(names))
-    parts = None if isinstance(path, InMemory) else stored_parts(path, layout)
+    parts = None if is_in_memory(path) else stored_parts(path, layout)
     if parts is not None:
         if split is not None:
             raise ValueError(f"{_words(path)} has its own parts ({', '.join(parts)}); leave data.splits out.")
         return {part: FieldSet.open(files, selection, own, name) for part, (files, own, name) in parts.items()}
-    assert isinstance(path, InMemory) or not isinstance(path, Mapping)
-    files = [] if isinstance(path, InMemory) else files_of(path)
+    assert is_in_memory(path) or not isinstance(path, Mapping)
+    files = [] if is_in_memory(path) else files_of(path)
     if split is None:
         raise ValueError(
             f"{_words(path)} is not divided into {', '.join(SPLITS)}; say how to divide it by trajectory with "
             "data.splits, such as train: 0.8, valid: 0.1, test: 0.1."
         )
-    sources = [open_source(file, layout) for file in files]
-    if isinstance(path, InMemory):
-        sources = [source_of(path, layout, IN_MEMORY)]
+    sources = [source_of(path, layout, words_for(path))] if is_in_memory(path) else open_runs(files, layout)
     taken = split_runs(sources, Split.of(split), _words(path))
     return {part: FieldSet(sources, selection, f"{_words(path)} ({part})", runs) for part, runs in taken.items()}
 
@@ -194,7 +192,7 @@ def stored_parts(path: Paths | Mapping[str, Paths], layout: Layout) -> dict[str,
             if part not in SPLITS:
                 raise ValueError(f"data.path names the part '{part}'. {nearest(str(part), SPLITS)}")
         return {part: (files_of(path[part]), layout, _words(path[part])) for part in SPLITS if part in path}
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or not str(path).strip():
         return None
     if Path(path).is_dir() and kind_of(Path(path)) != "zarr":
         if not (Path(path) / "data").is_dir():
@@ -237,10 +235,12 @@ def files_of(path: Paths) -> list[Path]:
 
     Raises:
         FileNotFoundError: one is not there, or nothing fits a pattern.
-        ValueError: a file is named twice.
+        ValueError: a file is named twice, or an empty name was given.
     """
     found: list[Path] = []
     for one in [path] if isinstance(path, str | Path) else path:
+        if not str(one).strip():
+            raise ValueError(f"data.path is {str(one)!r}; expected a file, a folder or a pattern.")
         here = Path(one)
         if here.is_dir() and kind_of(here) != "zarr":
             files = data_files(here)
@@ -248,14 +248,34 @@ def files_of(path: Paths) -> list[Path]:
             files = [here]
         else:
             files = sorted(Path(name) for name in glob.glob(str(one), recursive=True))
+        if not files and here.is_dir():
+            parts = f"{one}/data/{{{','.join(SPLITS)}}}"
+            raise FileNotFoundError(f"no data files in '{one}', nor in '{parts}'.{_below(here)}")
         if not files:
             here_is = "" if here.is_absolute() else f" in {Path.cwd()}"
             raise FileNotFoundError(f"no file or folder '{one}'{here_is}, nor one that fits it as a pattern.")
         found += files
-    twice = [file for file in found if found.count(file) > 1] if len(found) < 2000 else []
-    if not found or twice:
-        raise ValueError(f"'{twice[0]}' is named twice." if twice else "no file was named.")
+    if not found:
+        raise ValueError("no file was named.")
+    # By where they lie: `a.h5` and `./a.h5`, or a link to it, are one file, whose runs would be in two parts.
+    places: dict[Path, Path] = {}
+    for file in found:
+        other = places.setdefault(file.resolve(), file)
+        if other is not file:
+            also = "" if str(other) == str(file) else f": '{other}' is the same file"
+            raise ValueError(f"'{file}' is named twice{also}.")
     return found
+
+
+def _below(folder: Path) -> str:
+    """Where below a folder data files lie, for a message."""
+    inner = (here for here in sorted(folder.rglob("*")) if here.is_dir() and data_files(here))
+    some = list(itertools.islice(inner, 4))
+    if not some:
+        return ""
+    suffix = data_files(some[0])[0].suffix
+    told = ", ".join(str(here) for here in some[:3]) + ", ..." * (len(some) > 3)
+    return f" There are some in {told}; a pattern such as '{folder}/**/*{suffix}' takes those of several folders."
 
 
 def _boundary(given: str | Sequence[str] | None) -> str | list[str] | None:
@@ -264,8 +284,8 @@ def _boundary(given: str | Sequence[str] | None) -> str | list[str] | None:
 
 def _words(path: Paths | Mapping[str, Paths] | InMemory) -> str:
     """A data set in messages: its path, or the first of several."""
-    if isinstance(path, InMemory):
-        return IN_MEMORY
+    if is_in_memory(path):
+        return words_for(path)
     if isinstance(path, Mapping):
         return _words(next(iter(path.values()))) if path else "nothing"
     if isinstance(path, str | Path):

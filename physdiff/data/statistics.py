@@ -15,6 +15,7 @@ import numpy as np
 from physdiff.data.agreement import unknown_field
 from physdiff.data.data_identity import identity_of
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.fingerprint import states_of
 from physdiff.data.samples import Samples
 from physdiff.data.streaming import blocks
 from physdiff.data.summary import Summary, Summing
@@ -36,6 +37,7 @@ class Statistics:
         given: One for each field of the condition.
         scalars: One for each number of the condition.
         class_counts: Samples of each class; empty without classes.
+        files: Of each file, by its path, what changes when it is written to; see `physdiff.data.fingerprint.states_of`.
     """
 
     identity: str
@@ -47,6 +49,7 @@ class Statistics:
     given: tuple[Summary, ...] = ()
     scalars: tuple[Summary, ...] = ()
     class_counts: dict[int, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
 
     def of(self, name: str) -> Summary:
         """The summary of a channel, or of a field or number of the condition, by name.
@@ -74,6 +77,7 @@ def measure(fields: FieldSet, split: str | None = "train", progress: bool = Fals
     scalars = Summing(fields.scalar_names, [""] * len(fields.scalar_names), len(fields))
     content = hashlib.blake2b(digest_size=16)
     classes: dict[int, int] = {}
+    files = states_of(fields)  # before the first is read: who writes in the meantime is noticed the next time
     for rows, samples in blocks(fields, "statistics", progress):
         _hash(content, samples)
         places = fields.places(rows)
@@ -88,7 +92,7 @@ def measure(fields: FieldSet, split: str | None = "train", progress: bool = Fals
                 classes[int(value)] = classes.get(int(value), 0) + int(count)
     return Statistics(
         identity_of(fields), content.hexdigest(), split, fields.source, len(fields), channels.summaries(),
-        given.summaries(), scalars.summaries(), dict(sorted(classes.items())),
+        given.summaries(), scalars.summaries(), dict(sorted(classes.items())), files,
     )  # fmt: skip
 
 

@@ -4,6 +4,10 @@ One `.npz` file holds a text (JSON, every number exact) and the drawn values. `p
 folder `statistics` beside the data, for all who train on it; training, which was not asked to write there, to the
 user's cache. Either is used where it is found. Its name begins with the digest of the data set, so that several
 selections of one set have a file each.
+
+The digest does not see every byte of a large file. So the state of each file is kept as well, its size and dates:
+where a file lies at the same path and was written to since, statistics are measured again. A set that was moved or
+copied is known by its digest.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from dataclasses import fields as fields_of
@@ -22,6 +27,7 @@ import numpy as np
 from physdiff.atomic import replacing_file
 from physdiff.data.data_identity import identity_of
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.fingerprint import states_of
 from physdiff.data.statistics import Statistics, measure
 from physdiff.data.summary import Summary
 from physdiff.model_files import intact
@@ -31,7 +37,7 @@ FAMILIES = ("channels", "given", "scalars")
 # What reading a damaged archive, or text in it that is not what it was, may raise.
 DAMAGE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, EOFError, OSError, RuntimeError, zipfile.BadZipFile,
-    zlib.error,
+    zlib.error, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 TRAINING = ("train", None)  # None: a file that is not split
 
@@ -56,7 +62,10 @@ def statistics_of(
     identity = identity_of(fields)
     for place in stored_at(fields, identity, split):
         if place.is_file():
-            return read_statistics(place, fields, split, identity)
+            found = read_statistics(place)
+            _check(found, place, fields, split, identity)
+            if written_since(found, fields) is None:
+                return found
     found = measure(fields, split, progress)
     if store:
         write_beside(found, fields, may_touch_data=False)
@@ -122,7 +131,8 @@ def read_statistics(
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: it is damaged, or of other data, of another selection or of another split.
+        ValueError: it is damaged, or of other data, of another selection or of another split, or a file of the data was
+            written to since.
     """
     path = Path(path)
     if not path.is_file():
@@ -141,7 +151,20 @@ def read_statistics(
         found = Statistics(**text)
     if fields is not None:
         _check(found, path, fields, split, identity or identity_of(fields))
+        if (file := written_since(found, fields)) is not None:
+            raise ValueError(
+                f"'{file}' was written to since '{path}' was made; `physdiff data stats` makes new statistics."
+            )
     return found
+
+
+def written_since(found: Statistics, fields: FieldSet) -> str | None:
+    """The first file that lies where it lay when it was measured and has another size or date; None if there is none.
+
+    Also None of statistics of an older version, which do not know.
+    """
+    now = states_of(fields)
+    return next((file for file, state in found.files.items() if now.get(file, state) != state), None)
 
 
 def _check(found: Statistics, path: Path, fields: FieldSet, split: str | None, identity: str) -> None:

@@ -84,9 +84,11 @@ class HDF5Array:
         read_into(self.path, self.name, key, out)
         return True
 
-    def read_windows(self, asked: Asked, out: Sequence[np.ndarray]) -> float:
+    def read_windows(
+        self, asked: Asked, runs: Sequence[int], starts: Sequence[int], out: Sequence[np.ndarray]
+    ) -> float:  # fmt: skip
         """Read windows of frames, each into an array of its shape, faster than one by one; the sum of their squares."""
-        return read_windows(self.path, self.name, asked, out)
+        return read_windows(self.path, self.name, asked, runs, starts, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +122,14 @@ class StackedArray:
 
     Attributes:
         parts: At least one.
+        rows: How many rows of equal length they are known to be; 1 if nothing is.
 
     Raises:
         ValueError: there is none, or shapes or types differ.
     """
 
     parts: tuple[StoredArray, ...]
+    rows: int = 1
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -154,6 +158,11 @@ class StackedArray:
     @property
     def label(self) -> str:
         return f"{self.parts[0].label} and {len(self.parts) - 1} more"
+
+    def in_rows(self) -> StackedArray:
+        """The same with an axis for the rows before that of their entries."""
+        n = len(self.parts) // self.rows
+        return StackedArray(tuple(StackedArray(self.parts[i * n : (i + 1) * n]) for i in range(self.rows)))
 
     def read(self, key: Key) -> np.ndarray:
         first, rest = key[0], key[1:]

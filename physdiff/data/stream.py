@@ -1,4 +1,4 @@
-"""Rows that are read from their files when they are asked for, by processes that read ahead.
+"""Rows that are read from their files when they are asked for, or ahead: by processes, or by a thread of this one.
 
 HDF5 serves one thread of a process at a time, so that only processes decompress side by side. What is read ahead is
 what the schedule says; a batch that was not expected is read at once. The order in which processes finish changes
@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from physdiff.condition import Given
+from physdiff.data.ahead import Ahead
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.fingerprint import content_of, digest_with
 from physdiff.data.order import FullOrder, Order
@@ -37,16 +37,20 @@ class StreamedRows:
         digest: What tells the data from other data; found out when not given.
         order: In which order an epoch visits them; in full random order when not given.
         start_method: How processes are started: "fork", "spawn", "forkserver", or None for the system's way.
+        is_pinned: Whether batches lie in memory that a GPU fetches by itself.
+        reads_ahead: Whether a thread reads ahead where there are no workers.
     """
 
     def __init__(
         self, fields: FieldSet, preparation: Prepares, workers: int = 0, digest: str | None = None,
         order: Order | None = None, start_method: str | None = None,
+        is_pinned: bool = False, reads_ahead: bool = False,
     ) -> None:  # fmt: skip
         self.fields, self.workers = fields, workers
         self.digest = digest or digest_with(content_of(fields), preparation.to_dict())
         self.order: Order = order or FullOrder(len(fields))
         self._reader = _Reader(fields, preparation)
+        self._here = Ahead(self._reader.tensors, reads_ahead and not workers, is_pinned)
         self._shape = (len(fields), *self._reader.tensors([0])["x"].shape[1:])
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = None
@@ -54,7 +58,7 @@ class StreamedRows:
         if workers:
             self._loader = DataLoader(
                 self._reader, sampler=self._plan, batch_size=None, num_workers=workers, prefetch_factor=AHEAD,
-                persistent_workers=True, pin_memory=torch.cuda.is_available(), multiprocessing_context=start_method,
+                persistent_workers=True, pin_memory=is_pinned, multiprocessing_context=start_method,
                 worker_init_fn=_end_with_parent,
             )  # fmt: skip
 
@@ -70,14 +74,17 @@ class StreamedRows:
         if self._ahead is not None and self._plan.issued and self._plan.issued[0] == wanted:
             self._plan.issued.popleft()
             return joined(self._next())
-        return joined(self._reader.tensors(wanted))
+        return joined(self._here.batch(wanted))
 
     def expect(self, schedule: Iterator[Tensor]) -> None:
         if self._loader is not None:
             self._plan.begin(schedule)
             self._ahead = iter(self._loader)
+        else:
+            self._here.expect(schedule)
 
     def close(self) -> None:
+        self._here.close()
         if self._loader is not None and self._ahead is not None:
             self._ahead = None
             self._plan.begin(iter(()))

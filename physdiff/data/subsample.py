@@ -25,7 +25,7 @@ class Subsample:
     """
 
     def __init__(self, length: int, channels: int, most: int = MOST) -> None:
-        self.positions = _strata(length, most)
+        self.positions = strata(length, most)
         self._parts: list[list[np.ndarray]] = [[] for _ in range(channels)]
         self._before = 0
 
@@ -48,7 +48,8 @@ def rank_error(p: float, drawn: int, count: int) -> float:
     return 0.0 if drawn >= count else math.sqrt(p * (1 - p) / max(drawn, 1))
 
 
-def _strata(length: int, most: int) -> np.ndarray:
+def strata(length: int, most: int) -> np.ndarray:
+    """Positions in a stream, ascending: one drawn in each of `most` equal stretches; all where these are no more."""
     if length <= most:
         return np.arange(length)
     # i·length/m in whole numbers, since a float64 edge of a stratum is off by more than one beyond 2⁵³.

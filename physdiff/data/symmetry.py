@@ -20,7 +20,7 @@ from torch import Tensor
 
 from physdiff.data.source import Variable
 from physdiff.grid import Grid
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 
 WORDS = ("shift", "flip", "rotate")
 
@@ -119,6 +119,12 @@ def sources(turn: Turn, channels: Sequence[Sense]) -> tuple[list[int], list[int]
     return index, signs
 
 
+def in_lower_case(entry: str) -> str:
+    """A symmetry with its word as it is known; axes are named as the grid does."""
+    word, colon, axes = entry.partition(":")
+    return spelled(word, WORDS) + colon + axes
+
+
 def parse(words: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
     """Symmetries by word, with the axes that they were given: `flip` or `flip:x`, `rotate:x,y`.
 
@@ -127,7 +133,7 @@ def parse(words: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
     """
     found: dict[str, tuple[str, ...] | None] = {}
     for entry in words:
-        word, _, axes = str(entry).partition(":")
+        word, _, axes = in_lower_case(str(entry)).partition(":")
         if word not in WORDS:
             raise ValueError(f"data.symmetries: there is no symmetry '{word}'. {nearest(word, WORDS)}")
         if word in found:

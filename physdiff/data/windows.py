@@ -98,14 +98,15 @@ class Windows:
                     run[here] = taken[run[here]]
         return Places(source, run, window * self._stride, patch)
 
-    def alone(self, rows: Sequence[int], span: int) -> Alone | None:
-        """Few samples, if no two of them share a frame or have frames side by side; None if some have.
+    def alone(self, rows: Sequence[int], span: int, count: int) -> Alone | None:
+        """Few samples, if each is best read for itself; None if frames of some are best read together.
 
         The same as `places` tells, for a batch in a third of the time.
 
         Args:
             rows: Their numbers.
             span: Stored frames of a window from its first to its last.
+            count: Frames of a window.
 
         Raises:
             IndexError: there is no sample of a number, or it is not whole.
@@ -123,9 +124,13 @@ class Windows:
             run = run if isinstance(taken, int) else int(taken[run])
             found.append((source, patch, run, window * self._stride, i))
         found.sort()
-        for one, following in pairwise(found):
+        begin = 0
+        for end, (one, following) in enumerate(pairwise([*found, (-1, 0, 0, 0, 0)]), 1):
             if following[3] - one[3] <= span and one[:3] == following[:3]:
+                continue
+            if end - begin > 1 and (count == 1 or not is_sparse(one[3] - found[begin][3] + span, count, end - begin)):
                 return None
+            begin = end
         groups: Alone = {}
         for source, patch, run, start, i in found:
             groups.setdefault((source, patch), []).append((i, run, start))
@@ -177,6 +182,14 @@ def _whole(rows: object) -> np.ndarray:
     if found.size and found.dtype.kind not in "iu":
         raise IndexError(f"samples are asked for by whole numbers; got {found.dtype}.")
     return found.astype(np.int64, copy=False)
+
+
+def is_sparse(frames: int, count: int, windows: int) -> bool:
+    """Whether windows share so few of the frames that they cover together that each is read for itself.
+
+    That takes less time than to put them in place from a block.
+    """
+    return 2 * frames > count * windows
 
 
 def is_stretch(numbers: list[int]) -> bool:

@@ -49,7 +49,7 @@ from torch import Tensor
 from physdiff.basis import Basis
 from physdiff.bridge import Bridge, bridge
 from physdiff.path import PathPoint, ReferencePath
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 from physdiff.settings import is_whole
 
 FORGOTTEN = 1e-8  # m²c/S
@@ -274,6 +274,7 @@ def prediction_of(given: str | Prediction, **settings: Any) -> Prediction:
     """
     if isinstance(given, Prediction):
         return given
+    given = spelled(given, PREDICTIONS)
     if given not in PREDICTIONS:
         raise ValueError(f"unknown prediction '{given}'. {nearest(str(given), PREDICTIONS)}")
     cls = PREDICTIONS[given]

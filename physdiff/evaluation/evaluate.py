@@ -29,7 +29,9 @@ from physdiff.model import FieldModel
 from physdiff.observed_scores import has_missing
 from physdiff.path import ReferencePath
 from physdiff.randomness import keyed_generator, require_seed
+from physdiff.registry import spelled
 from physdiff.training.job import versions
+from physdiff.transport import METHODS
 
 NOISE_TO_SIGNAL = (0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 5.0)
 
@@ -59,6 +61,7 @@ class EvaluationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "method", spelled(self.method, METHODS))
         if self.probes < 2:
             raise ValueError(f"an evaluation needs at least 2 probes for its error bars; got {self.probes}.")
         for name, least in (("samples", 2), ("likelihood_fields", 2), ("sample_steps", 1), ("likelihood_steps", 1)):

@@ -12,7 +12,7 @@ from typing import Any
 
 from physdiff.grid import Grid
 from physdiff.networks.unet import UNet
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"width": 16, "multipliers": (1, 2, 2), "blocks": 1},
@@ -34,6 +34,7 @@ def preset(name: str, grid: Grid, channels: int, **overrides: Any) -> UNet:
     Raises:
         ValueError: there is no such preset, or an argument is outside its range.
     """
+    name = spelled(name, PRESETS)
     if name not in PRESETS:
         raise ValueError(f"there is no preset '{name}' of the U-Net. {nearest(name, PRESETS)}")
     return UNet(grid, channels, **{**PRESETS[name], **overrides})

@@ -21,7 +21,7 @@ from physdiff.networks.backbones import Backbone
 from physdiff.networks.presets import PRESETS as UNETS
 from physdiff.networks.transformer import DiffusionTransformer
 from physdiff.networks.unet import UNet
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 from physdiff.trust import require_plain
 
 CLASS = "module.Class"  # any other kind
@@ -91,6 +91,8 @@ class NetworkSettings:
     convention: str | None = None
 
     def __post_init__(self) -> None:
+        if self.class_path is None:
+            object.__setattr__(self, "kind", spelled(self.kind, [k for k in KINDS if k != CLASS]))
         home = self._home
         if home not in KINDS:
             raise ValueError(
@@ -103,6 +105,7 @@ class NetworkSettings:
                     "network.preset is of the kinds unet and transformer; a class has network.arguments instead: where "
                     "config.yaml has a preset, say --network.preset null."
                 )
+            object.__setattr__(self, "preset", spelled(self.preset, PRESETS[home]))
             if self.preset not in PRESETS[home]:
                 raise ValueError(f"network.preset '{self.preset}' is unknown. {nearest(self.preset, PRESETS[home])}")
         require_plain(self.arguments, "network.arguments")

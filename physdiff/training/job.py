@@ -31,6 +31,7 @@ from physdiff.data.settings import DataSettings
 from physdiff.data.statistics import Statistics
 from physdiff.data.statistics_file import statistics_of
 from physdiff.data.symmetry import senses
+from physdiff.data.trained_on import remembered
 from physdiff.denoisers import Denoiser, NetworkScore, ScoreModel
 from physdiff.filling import Filler
 from physdiff.gaussian import GaussianField
@@ -45,7 +46,7 @@ from physdiff.training.augment import Augment, Symmetries
 from physdiff.training.company import device_of, rank
 from physdiff.training.loop import Draw, TrainResult, train
 from physdiff.training.objective_call import Loss
-from physdiff.training.remarks import of_conditions, of_duplicates, of_reference
+from physdiff.training.remarks import of_conditions, of_duplicates, of_reference, of_times
 from physdiff.training.trackers import open_trackers
 
 RUNS = 512  # fields of which a simulated process takes runs, at most
@@ -94,13 +95,16 @@ def prepare(process: ProcessOn, settings: RunSettings, cache: Path | None = None
     statistics = statistics_of(train_set, progress=progress)
     preparation = Preparation.fit(train_set, statistics, told.normalise, symmetries.turns)
     model, whole, of_mask = _model(
-        process, settings, train_set, len(valid_set), preparation, symmetries, statistics, progress
+        process, settings, train_set, valid_set, preparation, symmetries, statistics, progress
     )
+    is_pinned = device_of(settings.training.device).type == "cuda"
     train, valid = (
-        rows_of(some, whole, told.loader, told.workers, cache, progress=progress) for some in (train_set, valid_set)
+        rows_of(some, whole, told.loader, told.workers, cache, progress=progress, is_pinned=is_pinned)
+        for some in (train_set, valid_set)
     )
     close_all()  # a loader opens what it needs
-    remarks = (*of_conditions(statistics), *of_mask, *of_duplicates(told, {"train": train_set, "valid": valid_set}))
+    copied = of_duplicates(told, {"train": train_set, "valid": valid_set})
+    remarks = (*of_conditions(statistics), *of_times(train_set, valid_set), *of_mask, *copied)
     augment = symmetries if symmetries.shifted or len(symmetries.turns) > 1 else None
     return Job(model, train, valid, settings, augment, remarks)
 
@@ -144,7 +148,7 @@ def _symmetries(data: DataSettings, fields: FieldSet) -> Symmetries:
 
 
 def _model(
-    process: ProcessOn, settings: RunSettings, fields: FieldSet, held_out: int, preparation: Preparation,
+    process: ProcessOn, settings: RunSettings, fields: FieldSet, held_out: FieldSet, preparation: Preparation,
     symmetries: Symmetries, statistics: Statistics, progress: bool,
 ) -> tuple[FieldModel, Preparation | FilledPreparation, list[str]]:  # fmt: skip
     """The model before training, what makes whole fields in its units of samples, and remarks on its reference."""
@@ -161,7 +165,7 @@ def _model(
         whole = FilledPreparation(preparation, Filler(reference))
     else:
         reference = fit_reference(
-            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress, turned, statistics.identity,
+            fields, normaliser, basis, told.noise_level, told.is_homogeneous, progress, turned, statistics.content,
         )  # fmt: skip
     physics = fit_clock(process(basis), reference, told.noise_level)
     path = path_of(physics, reference, whole.fields(fields.read(range(min(len(fields), RUNS)))), settings)
@@ -171,7 +175,10 @@ def _model(
     layout = network_for(settings.network, preparation.conditions)
     network = build_network(fields.grid, channels, layout, joined.whitened_input, extra)
     denoiser = around(network, path, joined.mode_scaling, joined.whitened_input, joined.predicted(), variance)
-    card = {"data": named(told), "train_fields": len(fields), "valid_fields": held_out}
+    card = {
+        "data": named(told), "train_fields": len(fields), "valid_fields": len(held_out),
+        **remembered(fields, (fields, held_out), told.splits is not None),
+    }  # fmt: skip
     model = FieldModel(
         denoiser, normaliser, fields.names, fields.units, layout, told.noise_level, card,
         conditions=preparation.conditions, selection=preparation.selection, observed=observed,

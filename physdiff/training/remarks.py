@@ -12,6 +12,7 @@ from physdiff.data.order import excess
 from physdiff.data.preparation import constant
 from physdiff.data.settings import DataSettings
 from physdiff.data.statistics import Statistics
+from physdiff.data.trained_on import frame_steps, in_words, is_one_step
 
 COMPARED = 1 << 28  # bytes of frames that are read to find copies, at most
 UNPACKED = 16  # times as many that may be decompressed for them
@@ -30,6 +31,17 @@ def of_conditions(statistics: Statistics) -> list[str]:
         if s.missing
     ]
     return found
+
+
+def of_times(*parts: FieldSet) -> list[str]:
+    """Whether the frames of samples are unequally far apart in time, which no model of several frames is told."""
+    steps = frame_steps(parts)
+    if steps is None or is_one_step(steps):
+        return []
+    return [
+        f"the frames of a sample are {in_words(steps)} apart in time, and the model takes them for equally far apart: "
+        "it learns a mixture of these steps"
+    ]
 
 
 def of_reference(fitted: MaskedReference, samples: int, homogeneous: bool = False) -> list[str]:
@@ -52,7 +64,7 @@ def of_reference(fitted: MaskedReference, samples: int, homogeneous: bool = Fals
             "of the data all the same, but not the best one"
         )
     if fitted.samples < samples:
-        found.append(f"the Gaussian reference is that of {fitted.samples} of {samples} samples, spread evenly")
+        found.append(f"the Gaussian reference is that of {fitted.samples} of {samples} samples, drawn evenly")
     return found
 
 

@@ -48,7 +48,7 @@ class TrainingSet:
         """Rows on a device."""
         x, given = self.rows.batch(rows)
         x = x.to(device, non_blocking=True)
-        given = None if given is None else given.to(device)
+        given = None if given is None else given.to(device, non_blocking=True)
         return (x, given) if self.augment is None else self.augment(x, draws, given)
 
 

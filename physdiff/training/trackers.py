@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
-from physdiff.registry import Registry, nearest
+from physdiff.registry import Registry, nearest, spelled
 from physdiff.training.metrics import Record
 
 # What to install, where it is not the tracker's own name.
@@ -144,6 +144,7 @@ class FromAccelerate:
 
 
 def _maker(name: str) -> tuple[str, Callable[[Path, Mapping[str, Any]], Tracker]]:
+    name = spelled(name, LOGGER_TYPE_TO_CLASS)
     if name in LOGGER_TYPE_TO_CLASS:
         if name not in [str(known) for known in get_available_trackers()]:
             raise ValueError(f"tracker '{name}' needs a package: pip install {PACKAGES.get(name, name)}.")

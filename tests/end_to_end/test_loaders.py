@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ SETTINGS = TrainSettings(
 )  # fmt: skip
 # Two frames after one, and the run's number: 100 training samples, so that 18 steps are an epoch and a bit.
 SELECTION = Selection(fields=("u",), frames=2, past=1, condition=("nu",))
-LOADERS = ("memory", "mmap", "stream", "stream with 2 workers")
+AHEAD = ("memory pinned", "mmap pinned ahead", "stream ahead", "stream pinned ahead")
+LOADERS = ("memory", "mmap", "stream", "stream with 2 workers", *AHEAD)
 
 
 def write(folder: Path) -> None:
@@ -76,7 +78,8 @@ def rows(data: Path, split: str, loader: str, order: str) -> Rows:
     fields: FieldSet = open_fields(data, split=split, selection=SELECTION)
     kind, workers = loader.split()[0], 2 if "workers" in loader else 0
     return rows_of(
-        fields, preparation(str(data)), kind, workers, cache=data / "cache", order=order  # pyright: ignore
+        fields, preparation(str(data)), kind, workers, cache=data / "cache", order=order,  # pyright: ignore
+        is_pinned="pinned" in loader, reads_ahead="ahead" in loader,
     )  # fmt: skip
 
 
@@ -123,6 +126,12 @@ def end_state(folder: Path) -> dict[str, Any]:
     return {"name": newest.name, "state": state, "curve": curve, **weights}
 
 
+@pytest.fixture(autouse=True)
+def stand_in_for_pinning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinning itself needs a GPU; batches are copied as often and at the same place."""
+    monkeypatch.setattr("physdiff.data.ahead.pin", Tensor.clone)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
@@ -155,12 +164,17 @@ def test_the_curve_is_that_of_data_in_memory(
 ) -> None:
     launch(data, tmp_path, loader, order)
     assert end_state(tmp_path) == undisturbed[order]
+    assert "reads ahead" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize(
     "loaders",
-    [("stream with 2 workers", "mmap", "memory"), ("memory", "stream", "stream with 2 workers")],
-    ids=["from the disk up", "from memory down"],
+    [
+        ("stream with 2 workers", "mmap", "memory"),
+        ("memory", "stream", "stream with 2 workers"),
+        ("stream ahead", "mmap pinned ahead", "stream pinned ahead"),
+    ],
+    ids=["from the disk up", "from memory down", "by a thread"],
 )
 def test_a_run_that_was_killed_goes_on_with_another_loader(
     data: Path, tmp_path: Path, undisturbed: dict[str, dict[str, Any]], loaders: tuple[str, ...]

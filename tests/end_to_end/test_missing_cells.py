@@ -156,6 +156,34 @@ def test_holes_that_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         model.elbo(data)
 
 
+def test_whole_fields_among_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of fields without a hole is scored beside those with holes, and each field as if it were alone."""
+    values = whole_fields()
+    values[:130:3, 2:5, 1:4] = np.nan
+    values[140, 3:9, 2:6] = np.nan
+    values[N - 1, :2] = np.nan
+    write(tmp_path / "set", values)
+    config(tmp_path)
+    run(tmp_path, monkeypatch, "train", "config.yaml")
+    few = ("--probes", "2", "--method", "rk4", "--steps", "3", "--draws", "3")
+    for chunk in (2, 24):
+        run(tmp_path, monkeypatch, "likelihood", "run", *few, "--chunk", str(chunk), "--out", f"{chunk}.nc")
+    parts, once = (xr.load_dataset(f"{chunk}.nc", engine="h5netcdf") for chunk in (2, 24))
+    missing = np.isnan(values[136:]).reshape(24, -1).sum(1)
+    for scores in (parts, once):
+        assert scores.attrs["cells"] == "observed"
+        np.testing.assert_array_equal(scores["n_observed"], 96 - missing)
+    for name in ("log_prob", "standard_error", "log_prob_reference", "per_dimension"):
+        np.testing.assert_allclose(parts[name], once[name], rtol=1e-6, atol=1e-6, err_msg=name)  # float32 network
+    model = FieldModel.load("run")
+    data = load_fields("set", split="test", boundary="neumann", selection=Selection(mask="nan"))
+    alone = [
+        model.log_likelihood(data.rows(slice(i, i + 1)), first=i, probes=2, method="rk4", steps=3, draws=3)
+        for i in (1, 4)
+    ]
+    np.testing.assert_allclose([float(s["log_prob"][0]) for s in alone], once["log_prob"][[1, 4]], rtol=1e-6)
+
+
 def test_a_nan_that_nobody_announced(coast: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config(coast, mask=None)
     monkeypatch.chdir(coast)

@@ -114,6 +114,20 @@ def py_pde(path: Path) -> dict[str, Any]:
     return {}
 
 
+def dedalus(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"set_number": 1, "handler_name": "snapshots", "writes": 5})
+        lines = {"sim_time": np.arange(5.0), "x_hash_1": np.arange(6) / 6, "y_hash_2": np.arange(4) / 4}
+        for name, line in lines.items():
+            file.create_dataset(f"scales/{name}", data=line).make_scale(name.split("_hash")[0])
+        task = file.create_dataset("tasks/u", data=values()[0].astype(np.float64), chunks=(1, 6, 4))
+        task.attrs["grid_space"] = [True, True]
+        for axis, (label, name) in zip(task.dims, zip("txy", lines, strict=True), strict=True):
+            axis.label = label
+            axis.attach_scale(file["scales"][name])  # pyright: ignore[reportIndexIssue]
+    return {}
+
+
 def netcdf4(path: Path) -> dict[str, Any]:
     _dataset().to_netcdf(path, engine="h5netcdf", encoding={"u": {"zlib": True}})
     return {"boundary": "neumann"}
@@ -194,6 +208,6 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {
     f.__name__: f
     for f in (
         the_well, pdebench, pdebench_groups, pdebench_darcy, pdebench_flow, pdebench_incompressible, pdearena, py_pde,
-        netcdf4, netcdf3, matlab5, matlab7, npy, npz, tensors, mapped,
+        dedalus, netcdf4, netcdf3, matlab5, matlab7, npy, npz, tensors, mapped,
     )
 }  # fmt: skip

@@ -56,7 +56,7 @@ def test_a_sound_file_is_read(reader: Any, tmp_path: Path, whole: Any, name: str
     (tmp_path / name).write_bytes(content)
     found = reader(tmp_path / name, layout)
     assert found["outcome"] == "read", found["message"]
-    frames = {"py_pde": 5, "pdebench_darcy": 2}.get(name, 10)
+    frames = {"py_pde": 5, "dedalus": 5, "pdebench_darcy": 2}.get(name, 10)
     assert found["shape"][0] == frames and found["shape"][2:] == ([6] if name == "pdebench" else [6, 4])
 
 

@@ -75,6 +75,29 @@ def test_a_copy_in_another_precision_or_layout_is_a_copy() -> None:
     assert len(found) == 18 and all(d.is_exact for d in found)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(280.0, 0.01), (1e5, 0.1), (1e30, 1e26), (0.0, 1e-30)])
+def test_a_copy_in_single_precision_of_a_field_with_a_large_mean_is_found(mean: float, std: float) -> None:
+    """What single precision takes from 280 K ± 0.01 K is 20 times what counts as rounding of its variation."""
+    double = mean + std * (fields_of(0) - 280) / 3
+    single = double.astype(np.float32)
+    other = mean + std * (fields_of(1) - 280) / 3
+    other[0, 0] = double[0, 0] + 0.5 * std  # alike, and no copy
+    splits = {"train": FieldSet([source_of("a", double)]), "test": FieldSet([source_of("b", single)])}
+    found = duplicates(splits)
+    assert [(d.first.trajectory, d.first.frame) for d in found] == [(r, t) for r in range(2) for t in range(9)]
+    assert all(d.crosses and not d.is_exact for d in found)
+    assert duplicates(splits, rounding=0) == []
+    assert duplicates({"train": FieldSet([source_of("a", double)]), "test": FieldSet([source_of("b", other)])}) == []
+
+
+def test_fields_whose_variation_single_precision_does_not_hold_are_no_copies() -> None:
+    """Two runs of 280 K ± 1e-7 K are one number in single precision, and not the same."""
+    one, other = (280 + 1e-7 * (fields_of(seed) - 280) for seed in (0, 1))
+    small = [1e-60 * fields_of(seed) for seed in (0, 1)]  # none is a number of single precision
+    for a, b in ((one, other), small):
+        assert duplicates({"train": FieldSet([source_of("a", a)]), "test": FieldSet([source_of("b", b)])}) == []
+
+
 @pytest.mark.parametrize("size", [1.0, 30.0])
 def test_rounding_is_found_and_noise_is_not(size: float) -> None:
     train, test = fields_of(0), fields_of(1)

@@ -275,6 +275,7 @@ def test_names_that_are_not_there(files: Files, settings: dict, message: str) ->
         ({"coarsening": "median"}, "data.coarsening is 'median'"),
         ({"coarsening": "spectral", "mask": "nan"}, "choose data.coarsening mean"),
         ({"crop_boundary": "open"}, "data.crop_boundary has 'open'"),
+        ({"crop_boundary": "neumann"}, "without data.crop and data.patch; the boundary of a whole axis is data.bound"),
     ],
 )
 def test_settings_that_make_no_sample(settings: dict, message: str) -> None:

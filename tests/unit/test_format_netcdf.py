@@ -310,3 +310,29 @@ def test_runs_by_other_names_are_no_axis_of_the_grid(runs: str) -> None:
     )
     source = source_of(x, {"boundary": "periodic"})
     assert (source.trajectories, source.frames, source.grid.dims) == (2, 3, ("x",))
+
+
+def test_a_time_is_told_by_its_unit_and_channels_by_their_words(tmp_path: Path) -> None:
+    """ROMS's ocean_time and NEMO's time_counter are no axes of the grid; channels stacked in one array are fields."""
+    values = RNG.standard_normal((2, 3, 4, 5, 6)).astype(np.float32)
+    said = {"units": "seconds since 1900-01-01"}
+    dataset = xr.Dataset(
+        {"state": (("run", "ocean_time", "what", "y", "x"), values)},
+        coords={
+            "ocean_time": (("ocean_time",), np.array([0.0, 60, 120]), said), "what": ["rho", "p", "vx", "vy"],
+            "y": np.arange(5.0), "x": np.arange(6.0),
+        },
+    )  # fmt: skip
+    path = tmp_path / "a.nc"
+    dataset.to_netcdf(path, engine="h5netcdf")
+    layout = Layout(boundary="periodic", vectors={"v": ["vy", "vx"]})
+    for source in (open_source(path, layout), source_of(dataset, layout)):
+        assert source.names == ("rho", "p", "vx", "vy") and source.grid.dims == ("y", "x")
+        assert (source.trajectories, source.times.tolist()) == (2, [[0, 60, 120]] * 2)
+        found = [v.view.read(("trajectory", "time", "y", "x")) for v in source.variables]
+        np.testing.assert_array_equal(np.stack(found, 2), values)
+    numbered = source_of(dataset.drop_vars("what").rename(what="channel"), Layout(boundary="periodic"))
+    assert numbered.names == ("state_0", "state_1", "state_2", "state_3")
+    stretched = dataset.isel(what=0).assign_coords(y=[0.0, 1, 3, 6, 10])
+    with pytest.raises(ValueError, match=r"their spacing runs from 1 to 4.*call 'y' component in dims="):
+        source_of(stretched, Layout(boundary="periodic"))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from physdiff.data import load_fields
-from physdiff.data.formats import find_format, open_source
+from physdiff.data.formats import find_format, open_source, source_of
 from physdiff.data.layout import Layout
 
 T = 3
@@ -133,3 +133,10 @@ def test_complex_values_and_an_empty_storage_are_refused(tmp_path: Path) -> None
     storage(tmp_path / "b.h5", described("ScalarField"), 4, 5, frames=0)
     with pytest.raises(ValueError, match="attribute 'data_length' is 0; expected at least one frame"):
         open_source(tmp_path / "b.h5")
+
+
+@pytest.mark.parametrize("thing", [3, None, [], {"c": 1}, np.zeros(3), "a.hdf5"], ids=repr)
+def test_only_objects_of_xarray_and_py_pde_are_fields_in_memory(thing: Any) -> None:
+    """`tests/peers/test_py_pde_objects.py` reads py-pde's."""
+    with pytest.raises(ValueError, match=rf"an object of xarray or py-pde; got {type(thing).__name__}\."):
+        source_of(thing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,26 +244,31 @@ def test_windows_are_read_in_one_go(
     for frames, step, cells in [(2, 1, whole), (2, 3, whole), (1, 1, whole), (3, 2, whole), (2, 1, slice(1, 3))]:
         runs, starts = [2, 0, 0, 1], [0, 1, 2, 6 - (frames - 1) * step]
         out = np.full((4, 2, frames, *by_run[0, 0, cells].shape), 7, values.dtype.newbyteorder("="))
-        asked = Asked((slice(None), slice(None), cells, whole), run_axis, time_axis, runs, starts, frames, step)
+        asked = Asked((slice(None), slice(None), cells, whole), run_axis, time_axis, frames, step)
         close_all()
-        squares = read_windows(path, "u", asked, list(out[:, 1]))
+        squares = read_windows(path, "u", asked, runs, starts, list(out[:, 1]))
         expected = np.stack([by_run[r, s : s + (frames - 1) * step + 1 : step, cells]
                              for r, s in zip(runs, starts, strict=True)])  # fmt: skip
         np.testing.assert_array_equal(out[:, 1], expected)
         assert (out[:, 0] == 7).all()
         if values.dtype.kind == "f":
             assert squares == np.square(expected.astype(float)).sum()  # whole numbers, exact in float32
-            again = read_windows(path, "u", asked, list(out[:, 1]))
+            again = read_windows(path, "u", asked, runs, starts, list(out[:, 1]))
             # Whole frames that HDF5 has put into their own type before are not looked at again.
             remembered = step == 1 and cells == whole and not plain and dtype == "f4"
             assert again == (0.0 if remembered else squares)
             np.testing.assert_array_equal(out[:, 1], expected)
         with h5py.File(path, "r") as file:
             directly = plain_of(file, file["u"])
-            can = directly is not None and directly.read_windows(asked, list(out[:, 1])) is not None
+            can = directly is not None and directly.read_windows(asked, runs, starts, list(out[:, 1])) is not None
             assert can == (plain and cells == whole)
-            beyond = replace(asked, starts=[0, 1, 2, 7])
-            assert directly is None or directly.read_windows(beyond, list(out[:, 1])) is None
+            beyond = [0, 1, 2, 7]
+            assert directly is None or directly.read_windows(asked, runs, beyond, list(out[:, 1])) is None
+        # Other windows of the same kind, for which the way to ask is kept.
+        read_windows(path, "u", asked, runs[::-1], starts, list(out[:, 0]))
+        expected = np.stack([by_run[r, s : s + (frames - 1) * step + 1 : step, cells]
+                             for r, s in zip(runs[::-1], starts, strict=True)])  # fmt: skip
+        np.testing.assert_array_equal(out[:, 0], expected)
 
 
 def test_chunks_that_were_never_written_and_files_that_end(tmp_path: Path) -> None:
@@ -306,8 +310,9 @@ def test_a_value_that_is_not_finite_is_told_every_time(tmp_path: Path) -> None:
     whole = slice(None)
 
     def squares(run: int, start: int) -> float:
-        asked = Asked((0, whole, whole, whole), 0, 1, [run], [start], 2, 1)
-        return read_windows(path, "u", asked, [np.empty((2, 4, 4), np.float32)])
+        return read_windows(
+            path, "u", Asked((0, whole, whole, whole), 0, 1, 2, 1), [run], [start], [np.empty((2, 4, 4), np.float32)]
+        )
 
     for _ in range(3):
         assert np.isnan(squares(1, 2)) and np.isnan(squares(1, 3))

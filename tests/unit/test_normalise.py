@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from physdiff.basis import SpectralBasis
+from physdiff.commands.sample import in_physical_units
 from physdiff.data.normalise import (
     Curved,
     Log,
@@ -311,3 +312,26 @@ def test_curves_refuse_by_name_what_they_cannot_take() -> None:
         PerVariable((Standardise(torch.zeros(2), torch.ones(2)),))
     old = normaliser_from_dict({"mean": [1.0], "std": [2.0]})  # of a model that says no kind
     assert isinstance(old, Standardise) and float(old.std) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "dtype"),
+    [(280.0, 10.0, torch.float32), (1e5, 1e-2, torch.float64), (0.0, 1e-45, torch.float64), (0, 1e40, torch.float64)],
+)
+@pytest.mark.parametrize("axis", [1, 2])
+def test_samples_in_single_precision_keep_what_varies(mean: float, std: float, dtype: torch.dtype, axis: int) -> None:
+    normaliser = Standardise(*torch.tensor([[0.0, mean], [1.0, std]], dtype=torch.float64))
+    z = torch.randn((50, 4, 4), generator=torch.Generator().manual_seed(0))
+    z = torch.stack([z, z.flip(0)], dim=axis)
+    found = in_physical_units(normaliser, z, axis)
+    assert found.dtype == dtype
+    back = (found.double().select(axis, 1) - mean) / std
+    torch.testing.assert_close(back, z.double().select(axis, 1), rtol=1e-5, atol=1e-5)
+    assert in_physical_units(normaliser, z.double(), axis).dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [1e200, 1e307, 1e-200])
+def test_values_whose_spread_is_no_number_are_refused_by_name(size: float) -> None:
+    x = size * torch.rand((4, 1, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"channel 'p' holds values from .* whose mean or standard deviation is no nu"):
+        Standardise.fit(x, ["p"])

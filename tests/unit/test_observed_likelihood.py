@@ -12,10 +12,12 @@ from torch import Tensor
 
 import physdiff as pd
 from physdiff.denoisers.exact import GaussianDenoiser, MixtureDenoiser
+from physdiff.kriging import Kriging
 from physdiff.observed_likelihood import law_of_fields, observed_log_likelihood
 from physdiff.processes.heat import Heat
 from physdiff.processes.variance_preserving import VariancePreserving
 from physdiff.randomness import SampleNoise, keyed_generator
+from physdiff.trace import Hutchinson
 
 GRID = pd.Grid((10,), boundary="neumann")
 
@@ -104,7 +106,8 @@ def test_a_mixture_is_bounded_and_the_bound_tightens() -> None:
     means = {}
     for draws in (1, 4, 64):
         # The true terminal law: what is left is the number of draws.
-        score = partial(pd.log_likelihood, denoiser, terminal=lambda modes: denoiser.log_prob(modes, 1.0))
+        terminal = {"terminal": lambda modes: denoiser.log_prob(modes, 1.0)}
+        score = partial(pd.log_likelihood, denoiser, method="rk4", steps=10, **terminal)
         found = [
             observed_log_likelihood(path, x, observed, score, draws=draws, seed=seed).log_prob
             for seed in range(16 if draws < 64 else 2)
@@ -113,6 +116,53 @@ def test_a_mixture_is_bounded_and_the_bound_tightens() -> None:
         print(draws, means[draws])
     mean = {k: float(v.mean()) for k, v in means.items()}
     assert mean[1] < mean[4] < mean[64] < 0.01 and mean[1] < -0.05 and abs(mean[64]) < 0.02
+
+
+def test_errors_of_traces_do_not_raise_the_bound() -> None:
+    """Of whole fields all draws are the same: so is their mean, as no draw has an error of its own."""
+    reference = law()
+    shift = torch.zeros_like(reference.mean)
+    shift[0, 0], shift[0, 3] = 3.0, 0.5
+    path = path_of(reference)
+    means = torch.stack([reference.mean + shift, reference.mean - shift])
+    denoiser = MixtureDenoiser(
+        path, torch.tensor([0.3, 0.7]).double(), means, 0.2 * reference.spectrum.expand_as(means)
+    )
+    x = law().sample(3, keyed_generator(4, "fields"))
+    settings = {"trace": Hutchinson(2), "method": "rk4", "steps": 6, "seed": 3}
+    whole = pd.log_likelihood(denoiser, x, **settings)
+    assert float(whole.standard_error.max()) > 0.3
+    found = observed_log_likelihood(
+        path, x, torch.ones_like(x, dtype=torch.bool), partial(pd.log_likelihood, denoiser, **settings), draws=5, seed=3
+    )
+    torch.testing.assert_close(found.log_prob, whole.log_prob, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.standard_error, whole.standard_error, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.effective_draws, torch.full((3,), 5.0).double(), rtol=1e-9, atol=0)
+
+
+def test_an_estimated_determinant_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a mask is too large to factorise: once for all its fields, beside the errors of traces."""
+    basis = pd.SpectralBasis(pd.Grid((14, 12), boundary="neumann"))
+    smooth = pd.GaussianField.matern(basis, 0.4, 1.0)
+    reference = pd.GaussianField(basis, smooth.mean, smooth.spectrum + 1e-3)
+    path = path_of(reference)
+    observed = torch.ones(4, 1, 14, 12, dtype=torch.bool)
+    observed[:2, :, :7, :6] = False
+    x = reference.sample(4, keyed_generator(5, "fields"))
+    score = partial(pd.log_likelihood, GaussianDenoiser(path, reference))
+    exact = observed_log_likelihood(path, x, observed, score, draws=1)
+    monkeypatch.setattr("physdiff.observed_likelihood.Kriging", partial(Kriging, dense=0, factored=0))
+    found = observed_log_likelihood(path, x, observed, score, draws=1)
+    off = found.log_prob - exact.log_prob
+    print(off, found.reference_error)
+    assert float(found.reference_error[0]) == float(found.reference_error[1]) > 0
+    assert torch.equal(found.reference_error[2:], torch.zeros(2).double())
+    assert torch.equal(found.standard_error, found.reference_error) and torch.equal(
+        exact.standard_error, torch.zeros(4).double()
+    )
+    assert float(off.abs().max()) < 4 * float(found.reference_error[0]) + 0.01
+    torch.testing.assert_close(off[2:], torch.zeros(2).double(), rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.relative_to_reference, exact.relative_to_reference, rtol=0, atol=1e-6)
 
 
 def test_what_is_refused() -> None:

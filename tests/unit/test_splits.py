@@ -140,6 +140,21 @@ def test_files_by_part(tmp_path: Path) -> None:
         files_of([a, tmp_path])
 
 
+def test_one_file_under_two_names_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read twice, its runs would be trained on under one name and tested on under the other."""
+    write(tmp_path / "a.h5")
+    (tmp_path / "link.h5").symlink_to("a.h5")
+    monkeypatch.chdir(tmp_path)
+    for other in ("./a.h5", str(tmp_path / "a.h5"), "link.h5", "*.h5"):
+        with pytest.raises(ValueError, match=r"is named twice"):
+            open_splits(["a.h5", other], split=Split())
+    with pytest.raises(ValueError, match=r"'link\.h5' is named twice: 'a\.h5' is the same file"):
+        open_splits("*.h5", split=Split())
+    for nothing in ("", " ", ["a.h5", ""]):
+        with pytest.raises(ValueError, match=r"data\.path is '.*'; expected a file, a folder or a pattern"):
+            open_splits(nothing, split=Split())
+
+
 def test_a_folder_in_the_wells_layout(tmp_path: Path) -> None:
     for i, split in enumerate(("train", "test")):
         write(tmp_path / "data" / split / "a.h5", runs=2, first=10 * i)
@@ -197,7 +212,7 @@ def test_an_xarray_object_is_a_data_set() -> None:
     parts = open_splits(held, boundary="periodic", split=shares)
     assert {name: len(part) for name, part in parts.items()} == {"train": 9, "valid": 3, "test": 3}
     assert len(open_fields(held, split="test", boundary="periodic", splits=shares)) == 3
-    with pytest.raises(ValueError, match="an xarray object has no split 'train'; divide it with splits"):
+    with pytest.raises(ValueError, match="this xarray object has no split 'train'; divide it with splits"):
         open_fields(held, split="train", boundary="periodic")
     with pytest.raises(ValueError, match="xarray object is not divided into train, valid, test"):
         open_splits(held, boundary="periodic")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import tracemalloc
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from physdiff.data.data_identity import identity_of
 from physdiff.data.fields import open_fields
 from physdiff.data.fieldset import FieldSet
 from physdiff.data.formats.the_well_writer import FieldSpec, WellFile, write_stats
+from physdiff.data.handles import close_all
 from physdiff.data.moments import Moments
 from physdiff.data.normalise import PerVariable, Standardise
 from physdiff.data.preparation import copies
@@ -298,17 +301,17 @@ def test_a_second_run_does_not_read_the_set_for_its_spectrum(tmp_path: Path, mon
     assert turns[1] is not None
     plain = [fit_reference(fields, normaliser, basis, turned=turned) for turned in turns]
     for turned in turns:
-        fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.identity)
+        fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.content)
     with monkeypatch.context() as unread:
         unread.setattr("physdiff.data.reference.blocks", lambda *_: pytest.fail("the set was read again"))
         for turned, law in zip(turns, plain, strict=True):
-            again = fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.identity)
+            again = fit_reference(fields, normaliser, basis, turned=turned, identity=statistics.content)
             for mine, its in ((again.mean, law.mean), (again.spectrum, law.spectrum), (again.floor, law.floor)):
                 assert torch.equal(mine, its)
     assert not torch.equal(plain[0].spectrum, plain[1].spectrum)
     # Another scale of the fields has another spectrum, and other data too.
     other = Standardise(torch.zeros(3), torch.full((3,), 2.0))
-    kept = fit_reference(fields, other, basis, identity=statistics.identity)
+    kept = fit_reference(fields, other, basis, identity=statistics.content)
     assert torch.equal(kept.spectrum, fit_reference(fields, other, basis).spectrum)
     files = sorted((tmp_path / "cache" / "physdiff" / "statistics").glob("*-spectrum-*.npz"))
     assert len(files) == 3
@@ -317,11 +320,11 @@ def test_a_second_run_does_not_read_the_set_for_its_spectrum(tmp_path: Path, mon
     for file in files:
         (tmp_path / file.name).replace(file)
     with pytest.raises(ValueError, match="holds a spectrum of other data: its digest is"):
-        fit_reference(fields, normaliser, basis, identity=statistics.identity)
+        fit_reference(fields, normaliser, basis, identity=statistics.content)
     for file in files:
         file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"spectrum-.*npz is damaged or of another version"):
-        fit_reference(fields, normaliser, basis, identity=statistics.identity)
+        fit_reference(fields, normaliser, basis, identity=statistics.content)
 
 
 def test_statistics_of_other_data_are_refused(tmp_path: Path) -> None:
@@ -361,6 +364,12 @@ def test_statistics_of_other_data_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole[:-200])
     with pytest.raises(ValueError, match=r"kept\.npz is damaged or of another version"):
         read_statistics(path, fields)
+    # What numpy raises of such a header is no ValueError.
+    header = b"{'descr': '<U1', 'fortran_order': False, 'shape': (\x00".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("statistics.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match=r"kept\.npz is damaged or of another version"):
+        read_statistics(path, fields)
     with pytest.raises(FileNotFoundError, match="there are no statistics"):
         read_statistics(tmp_path / "none.npz")
 
@@ -379,6 +388,51 @@ def test_one_changed_byte_is_noticed_and_a_moved_set_is_not(tmp_path: Path) -> N
         raw.seek(at)
         raw.write(bytes([byte ^ 1]))
     assert identity_of(open_fields(tmp_path / "moved", split="train")) != before
+
+
+def test_a_file_that_was_written_to_where_no_digest_looks_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames are exchanged in place: size, ends, probes, mean and spread stay, the spectrum and one's date do not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprint, "ALL_UP_TO", 0)
+    monkeypatch.setattr("physdiff.data.data_identity._add_file", lambda *_: None)
+    path, basis = tmp_path / "long.h5", SpectralBasis(Grid((4, 4)))
+    with h5py.File(path, "w") as file:
+        file["u"] = waves(1, 60, 4, 4)
+
+    def opened() -> FieldSet:
+        dims = ["trajectory", "time", "y", "x"]
+        layout = {"fields": {"u": "u"}, "dims": dims, "extent": [1, 1], "boundary": "periodic", "time": 1.0}
+        return open_fields(path, layout=layout)
+
+    def power(fields: FieldSet) -> Tensor:
+        found = statistics_of(fields)
+        normaliser = Standardise.of(found.channels)
+        return fit_reference(fields, normaliser, basis, identity=found.content).spectrum
+
+    before, spectrum = statistics_of(opened()), power(opened())
+    write_statistics(before, tmp_path / "mine.npz")
+    assert read_statistics(tmp_path / "mine.npz", opened()).content == before.content
+    dates = path.stat()
+    close_all()
+    with h5py.File(path, "r+") as file:
+        frames = np.asarray(file["u"])
+        frames[0, 5:7] = np.sort(frames[0, 5:7].ravel()).reshape(2, 4, 4)  # between the samples that are looked at
+        file["u"][...] = frames  # pyright: ignore[reportIndexIssue]
+    os.utime(path, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    after = statistics_of(opened())
+    assert after.identity == before.identity and after.content != before.content
+    assert after.of("u").mean == pytest.approx(before.of("u").mean, abs=1e-12)
+    assert not torch.allclose(power(opened()), spectrum)
+    monkeypatch.delattr("physdiff.data.statistics_file.measure")
+    assert statistics_of(opened()).content == after.content  # once
+    with pytest.raises(ValueError, match=r"long\.h5' was written to since .*mine\.npz' was made"):
+        read_statistics(tmp_path / "mine.npz", opened())
+    close_all()
+    (tmp_path / "moved").mkdir()
+    path = path.rename(tmp_path / "moved" / "long.h5")
+    assert statistics_of(opened()).content == after.content  # a set that was moved is the same
 
 
 def test_where_statistics_go_if_the_data_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

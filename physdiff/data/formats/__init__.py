@@ -8,7 +8,9 @@ from pathlib import Path
 from physdiff.data.damage import named
 from physdiff.data.formats.arrays import NPY, NPZ, TORCH
 from physdiff.data.formats.by_layout import suggestion
+from physdiff.data.formats.dedalus import DEDALUS
 from physdiff.data.formats.format import Format, Probe
+from physdiff.data.formats.in_memory import source_of
 from physdiff.data.formats.mapped import MAPPED, HDF5Store
 from physdiff.data.formats.matlab import MATLAB
 from physdiff.data.formats.netcdf import NETCDF
@@ -16,16 +18,15 @@ from physdiff.data.formats.pdearena import PDEARENA
 from physdiff.data.formats.pdebench import PDEBENCH
 from physdiff.data.formats.py_pde import PY_PDE
 from physdiff.data.formats.the_well import THE_WELL
-from physdiff.data.formats.xarray_objects import source_of
 from physdiff.data.formats.zarr_store import ZARR
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 
 __all__ = ["FORMATS", "Format", "find_format", "formats_table", "open_source", "source_of"]
 
 FORMATS: dict[str, Format] = {
-    f.name: f for f in (THE_WELL, PDEBENCH, PDEARENA, PY_PDE, NETCDF, ZARR, MATLAB, NPY, NPZ, TORCH, MAPPED)
+    f.name: f for f in (THE_WELL, PDEBENCH, PDEARENA, PY_PDE, DEDALUS, NETCDF, ZARR, MATLAB, NPY, NPZ, TORCH, MAPPED)
 }
 
 # What people expect of a file by its name; only for messages about files that are nothing of the kind.
@@ -46,9 +47,10 @@ def find_format(path: str | Path, layout: Layout | None = None) -> Format:
     with named(path):
         probe = Probe.of(path)
     if layout.schema is not None:
-        if layout.schema not in FORMATS:
+        schema = spelled(layout.schema, FORMATS)
+        if schema not in FORMATS:
             raise ValueError(f"'{path}': unknown schema '{layout.schema}'. {nearest(layout.schema, FORMATS)}")
-        return FORMATS[layout.schema]
+        return FORMATS[schema]
     found = [f for f in FORMATS.values() if f.recognises(probe)]
     if layout.fields is not None:
         # Whoever names datasets wants these; how numbers and axes are stored is still the file's affair.

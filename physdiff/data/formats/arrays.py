@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -87,6 +87,7 @@ class ArrayStore:
     schema: str
     arrays: Mapping[str, StoredArray]
     is_reversed: bool = False
+    drops_last: ClassVar[bool] = False
 
     def names(self) -> Sequence[str]:
         """All arrays of numbers."""
@@ -147,6 +148,8 @@ def open_npz(path: Path, layout: Layout) -> Source:
                         arrays[name] = WholeArray(str(path), name, shape, dtype.newbyteorder("="), _load_npz)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"'{path}' is truncated, damaged or no .npz archive: {words_of(error)}.") from None
+    if not arrays and {"zarr.json", ".zgroup", ".zarray"} & set(archive.namelist()):
+        raise ValueError(f"'{path}' is a zarr store in one zip archive; unpack it into a folder.")
     return read_by_layout(ArrayStore(str(path), "npz", arrays), layout)
 
 
@@ -235,6 +238,10 @@ def _flatten(path: str, name: str, content: Any, found: dict[str, torch.Tensor])
         if content.layout != torch.strided or content.is_quantized:
             raise ValueError(f"'{path}': '{name or 'data'}' is a {content.layout} tensor; expected a dense one.")
         found[name or "data"] = content.detach()
+    elif isinstance(content, int | float):
+        found[name or "data"] = torch.tensor(content, dtype=None if isinstance(content, bool) else torch.float64)
+    elif isinstance(content, list | tuple) and content and all(type(one) in (int, float) for one in content):
+        found[name or "data"] = torch.tensor(content, dtype=torch.float64)
     elif isinstance(content, dict):
         for key, value in content.items():
             _flatten(path, f"{name}/{key}".strip("/"), value, found)
@@ -244,8 +251,12 @@ def _flatten(path: str, name: str, content: Any, found: dict[str, torch.Tensor])
 
 
 def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
-    # numpy has no bfloat16; float32 holds every one.
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor.resolve_conj().resolve_neg()).numpy()
+    # numpy has no bfloat16 and no numbers of 8 bits with a point; float32 holds every one.
+    if tensor.dtype.is_floating_point and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()
+    elif tensor.dtype == torch.complex32:
+        tensor = tensor.to(torch.complex64)
+    return tensor.resolve_conj().resolve_neg().numpy()
 
 
 def _load_tensor(path: str, name: str) -> np.ndarray:

@@ -15,14 +15,13 @@ import numpy as np
 
 from physdiff.data.containment import check_numbers
 from physdiff.data.decoded import ComplexPart, TruthArray
+from physdiff.data.formats.axis_names import COMPONENT
 from physdiff.data.formats.grids import grid_of, times_of
 from physdiff.data.formats.marks import marked
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
 from physdiff.data.stored import StoredArray
 from physdiff.data.view import View
-
-COMPONENT = "component"
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ def assemble(path: str, schema: str, contents: Contents, layout: Layout) -> Sour
         )
     names = layout.components or contents.components
     # The channels of the only field need no first name of the array that happens to hold them.
-    is_whole = layout.components is not None and len(fields) == 1
+    are_words = all(word.isidentifier() for word in contents.components or ["0"])
+    is_whole = len(fields) == 1 and (layout.components is not None or are_words)
     variables = [v for one in fields for v in _variables(path, one, names, backwards, is_whole)]
     chosen, observed = marked(variables, layout, grid, path)
     if observed is not None:
@@ -137,6 +137,8 @@ def numbers_of_runs(
                 f"{trajectories} trajectories and {frames} frames."
             )
         return values, own
+    if values.ndim > 1 and max(values.shape) == values.size and values.shape != (trajectories, frames):
+        values = values.reshape(-1)  # a column, or MATLAB's row
     if values.size == 1 and values.shape != (trajectories, frames):
         return values.reshape(()), ()
     if values.shape == (trajectories, frames):

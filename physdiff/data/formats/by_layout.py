@@ -9,11 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from physdiff.data.formats.assembly import COMPONENT, Contents, NamedArray, assemble, numbers_of_runs
+from physdiff.data.decoded import ended_by_ones
+from physdiff.data.formats.assembly import Contents, NamedArray, assemble, numbers_of_runs
+from physdiff.data.formats.axis_names import COMPONENT, check_said
+from physdiff.data.formats.starred import axes_of_stack
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, TRAJECTORY, Source
 from physdiff.data.stored import StoredArray
@@ -29,7 +32,10 @@ class Store(Protocol):
         path: The file.
         schema: Name of the format.
         is_reversed: Whether arrays are stored with their axes in the opposite of the order that users know.
+        drops_last: Whether axes of one entry at an array's end are not stored, as MATLAB does.
     """
+
+    drops_last: ClassVar[bool]
 
     @property
     def path(self) -> str: ...
@@ -111,13 +117,10 @@ def read_by_layout(store: Store, layout: Layout) -> Source:
     """
     asked = wanted(layout, store.path) or _alike(store, layout)
     fields = [_field(store, name, one, layout) for name, one in asked.items()]
-    centres: dict[str, np.ndarray] = {}
-    for one in asked.values():
-        for dim, values in store.centres(_within(layout, one.path)).items():
-            centres.setdefault(dim, values)
-    for dim, path in (layout.coordinates or {}).items():
-        centres[dim] = _coordinate(store, dim, store.numbers(_within(layout, path)), path)
     sizes = {dim: n for one in fields for dim, n in one.sizes.items()}
+    centres = _tied(store, asked, layout)
+    for dim, path in (layout.coordinates or {}).items():
+        centres[dim] = _coordinate(store, dim, store.numbers(_within(layout, path)), path, sizes)
     unknown = [dim for dim in layout.coordinates or {} if dim not in sizes]
     if unknown:
         raise ValueError(
@@ -128,8 +131,8 @@ def read_by_layout(store: Store, layout: Layout) -> Source:
     trajectories, frames = sizes.get(TRAJECTORY, 1), sizes.get(TIME, 1)
     times, rest = centres.pop(TIME, None), layout
     if isinstance(layout.time, str):
-        times, rest = store.numbers(_within(layout, layout.time)), replace(layout, time=None)
-        times = times.reshape(-1) if times.size == frames else times
+        times = _times(store.numbers(_within(layout, layout.time)), layout.time, trajectories, sizes)
+        rest = replace(layout, time=None)
     scalars = {
         name: numbers_of_runs(
             store.path, name, store.numbers(_within(layout, one.path)), one.dims, trajectories, frames
@@ -187,12 +190,26 @@ def _field(store: Store, name: str, one: Wanted, layout: Layout) -> NamedArray:
             f"{store.path}: '{path}' has the shape {shape}, and the file does not tell what its axes are; pass "
             f"dims= (--data.layout.dims), {len(shape)} names: trajectory, time, component, or axes of the grid."
         )
-    if "*" in one.path and TRAJECTORY not in dims:
-        dims = (TRAJECTORY, *dims)
+    check_said(store.path, dims)
     if one.dims is None and name in (layout.static or ()):
         dims = tuple(d for d in dims if d not in (TRAJECTORY, TIME))
+    if "*" in one.path:
+        turn = -1 if store.is_reversed else 1
+        label = f"{store.path}: field '{name}' ('{path}')"
+        array, dims = axes_of_stack(label, array, dims[::turn], may_lack_component=one.dims is None)
+        dims, shape = dims[::turn], _shape(store, array)
     if one.dims is None and len(dims) == len(shape) + 1 and COMPONENT in dims:
+        if store.drops_last and dims[-1] != COMPONENT:
+            raise ValueError(
+                f"{store.path}: field '{name}' ('{path}') has the shape {shape}, one axis fewer than "
+                f"{', '.join(dims)}: it has no 'component', or '{dims[-1]}' has one entry, which MATLAB does not "
+                f"store; say which, {{path: {one.path}, dims: [...]}}."
+            )
         dims = tuple(d for d in dims if d != COMPONENT)
+    if store.drops_last and len(dims) > max(2, len(shape)) and len(set(dims)) == len(dims):
+        missing = len(dims) - len(shape)
+        array = ended_by_ones(array, missing, store.is_reversed)
+        shape = (*shape, *[1] * missing)
     if len(dims) != len(shape) or len(set(dims)) != len(dims):
         raise ValueError(
             f"{store.path}: field '{name}' ('{path}') has the shape {shape}; its axes were named {', '.join(dims)}: "
@@ -204,10 +221,64 @@ def _field(store: Store, name: str, one: Wanted, layout: Layout) -> NamedArray:
     return NamedArray(name, array, dims, one.unit)
 
 
-def _coordinate(store: Store, dim: str, values: np.ndarray, path: str) -> np.ndarray:
+def _tied(store: Store, asked: Mapping[str, Wanted], layout: Layout) -> dict[str, np.ndarray]:
+    """Coordinates that the file ties to axes of the fields; those that the layout gives are left out.
+
+    Raises:
+        ValueError: two fields lie on different ones.
+    """
+    said = {*(layout.coordinates or {}), *([] if layout.time is None else [TIME])}
+    found: dict[str, tuple[str, np.ndarray]] = {}
+    for name, one in asked.items():
+        for dim, values in store.centres(_within(layout, one.path)).items():
+            if dim in said:
+                continue
+            if dim != TIME and values.ndim > 1:
+                raise ValueError(
+                    f"{store.path}: the coordinates of '{dim}' differ between the datasets '{one.path}'; a data set "
+                    "has one grid. coordinates= (--data.layout.coordinates) says which are right for all."
+                )
+            first, known = found.setdefault(dim, (name, values))
+            if not same_line(known, values):
+                option = "time" if dim == TIME else "coordinates"
+                raise ValueError(
+                    f"{store.path}: the coordinates of '{dim}' are others for field '{name}' than for '{first}'; a "
+                    "data set has one grid and one list of times: choose fields of one with fields= "
+                    f"(--data.layout.fields), or say which is right with {option}= (--data.layout.{option})."
+                )
+    return {dim: values for dim, (_, values) in found.items()}
+
+
+def same_line(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two lists of coordinates are the same but for rounding."""
+    if a.shape != b.shape:
+        return False
+    return bool(np.abs(a.astype(np.float64) - b).max(initial=0) <= 1e-5 * np.ptp(a.astype(np.float64)))
+
+
+def _times(values: np.ndarray, path: str, trajectories: int, sizes: Mapping[str, int]) -> np.ndarray:
+    """Times as a file has them: of each frame, of each snapshot, or one number, the time between two frames."""
+    frames = sizes.get(TIME, 1)
+    if values.dtype.kind not in "fiu":
+        return values
+    if values.size == 1 and frames > 1:
+        return np.arange(frames) * float(values.reshape(()))
+    if "*" in path and values.size == trajectories and values.shape[0] == trajectories and frames > 1:
+        return np.arange(frames) * values.reshape(trajectories, 1)
+    if TIME not in sizes and values.shape == (trajectories,):
+        return values.reshape(trajectories, 1)
+    if "*" in path and values.shape == (trajectories * frames,):
+        return values.reshape(trajectories, frames)
+    return values.reshape(-1) if values.size == frames else values
+
+
+def _coordinate(store: Store, dim: str, values: np.ndarray, path: str, sizes: Mapping[str, int]) -> np.ndarray:
     """Cell centres of one axis; of several trajectories they must be the same."""
     if values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)
+    space = [d for d in sizes if d not in (TRAJECTORY, TIME, COMPONENT)]
+    if dim in space and values.ndim > 1 and values.shape == tuple(sizes[d] for d in space):
+        return _line(store, dim, values, path, space)
     if values.ndim == 2 and "*" in path:
         if not (values == values[:1]).all():
             raise ValueError(
@@ -216,6 +287,22 @@ def _coordinate(store: Store, dim: str, values: np.ndarray, path: str) -> np.nda
             )
         values = values[0]
     return values
+
+
+def _line(store: Store, dim: str, values: np.ndarray, path: str, space: Sequence[str]) -> np.ndarray:
+    """The coordinates of an axis from an array with one for each cell of the grid, as meshgrid makes it."""
+    key: list[int | slice] = [0] * values.ndim
+    key[space.index(dim)] = slice(None)
+    line = values[tuple(key)]
+    shape = [1] * values.ndim
+    shape[space.index(dim)] = -1
+    if not (values == line.reshape(shape)).all():
+        raise ValueError(
+            f"{store.path}: the coordinates '{path}' of axis '{dim}' have one number for each cell of "
+            f"({', '.join(space)}) and do not change along '{dim}' alone: the axes are named in another order than "
+            "they are stored, or the grid is none of straight lines."
+        )
+    return line
 
 
 def _shape(store: Store, array: StoredArray) -> tuple[int, ...]:

@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 
 from physdiff.data.axes import text
-from physdiff.data.formats.assembly import COMPONENT, Contents, NamedArray, assemble, numbers_of_runs
+from physdiff.data.formats.assembly import Contents, NamedArray, assemble, numbers_of_runs
+from physdiff.data.formats.axis_names import COMPONENT, check_said, role
 from physdiff.data.formats.by_layout import SHOWN, Wanted, wanted
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, TRAJECTORY, Source
 from physdiff.data.stored import StoredArray, read_all
 from physdiff.registry import nearest
 
-_RUNS = (
-    "trajectory", "trajectories", "sample", "samples", "run", "runs", "member", "members", "realization", "realisation",
-    "ensemble", "ensemble_member", "ens", "number", "simulation", "simulations", "batch",
-)  # fmt: skip
-# A forecast has two: when it began and how far it looks ahead; neither is an axis of the grid.
-_TIMES = (
-    "time", "t", "times", "valid_time", "date", "dates", "step", "lead", "lead_time", "leadtime",
-    "prediction_timedelta", "forecast_period", "init_time", "forecast_reference_time",
-)  # fmt: skip
-_LEVELS = ("level", "pressure_level", "plev", "isobaricinhpa")
 # Variables that describe others (CF conventions, sections 5, 7 and appendix A).
 _DESCRIBING = ("bounds", "climatology", "ancillary_variables", "cell_measures", "grid_mapping")
 _MOST_NUMBERS = 2**27  # entries of an array without an axis of the grid, which is read at once
@@ -81,7 +72,7 @@ def read_by_conventions(
             f"{path} holds no field: no variable has a spatial dimension; it holds {held}.{further * bool(groups)}"
         )
     _refuse_staggered(path, chosen)
-    roles = _roles(path, chosen, layout)
+    roles = _roles(path, chosen, layout, variables)
     static = set(layout.static or ())
     fields = [
         _named(path, name, one, asked.get(name), roles, variables, name in static) for name, one in chosen.items()
@@ -94,39 +85,59 @@ def read_by_conventions(
     rest = layout
     if isinstance(layout.time, str):
         said = _lookup(path, layout.time, "time", variables)
+        counted = {stored[dim] for dim in (TRAJECTORY, TIME) if dim in stored}
+        _require_axes(path, said, counted, stored, "time", layout.time)
         times = _numbers(path, said)
         times = times.T if tuple(roles.get(dim, dim) for dim in said.dims) == (TIME, TRAJECTORY) else times
         rest = replace(layout, time=None)
     taken = {stored.get(TIME), stored.get(TRAJECTORY), "time", "trajectory", *chosen, *(asked[n].path for n in asked)}
     scalars = _scalars(path, variables, roles, taken, trajectories, frames)
     for name, one in wanted(layout, path, "scalars").items():
-        values = _numbers(path, _lookup(path, one.path, "scalars", variables))
-        scalars[name] = numbers_of_runs(path, name, values, one.dims, trajectories, frames)
+        said = _lookup(path, one.path, "scalars", variables)
+        values, own = _numbers(path, said), one.dims
+        if own is None and set(told := tuple(roles.get(dim, "") for dim in said.dims)) <= {TRAJECTORY, TIME}:
+            values, own = (values.T, told[::-1]) if told == (TIME, TRAJECTORY) else (values, told)
+        scalars[name] = numbers_of_runs(path, name, values, own, trajectories, frames)
     names = None
     if (COMPONENT in stored) and (level := variables.get(stored[COMPONENT])) is not None:
-        names = [_word(v) for v in _numbers(path, level)]
+        names = _words(path, level)
     notes |= {k: v for k, v in attrs.items() if isinstance(v, str | int | float)}
     notes |= {
         f"{n}.offset": str(np.ravel(v.attrs["offset"]).tolist()) for n, v in chosen.items() if "offset" in v.attrs
     }
+    if left := _left_out(variables, chosen, asked):
+        notes["not read"] = left
     contents = Contents(fields, centres, beside, times, scalars, labels, names, notes)
     return assemble(path, schema, contents, rest)
 
 
 def _fields(variables: Mapping[str, Described]) -> dict[str, Described]:
-    """Variables on an axis of a grid that are no coordinate and describe no other."""
+    """Variables on as many axes of a grid as any, that are no coordinate and describe no other."""
+    found = _on_a_grid(variables)
+    if not found:
+        return {}
+    # A table along one axis beside fields on several (weights of latitudes, heights of levels) is none of them.
+    most = max(sum(role(d) == "" for d in one.dims) for one in found.values())
+    return {n: one for n, one in found.items() if sum(role(d) == "" for d in one.dims) == most}
+
+
+def _on_a_grid(variables: Mapping[str, Described]) -> dict[str, Described]:
     describing = _named_by(variables, (*_DESCRIBING, "coordinates"))
     found = {}
     for name, one in variables.items():
         is_coordinate = one.dims == (name,) or name in describing
-        has_space = any(_role(dim) in ("", COMPONENT) for dim in one.dims)
+        has_space = any(_role(dim, variables) in ("", COMPONENT) for dim in one.dims)
         if has_space and not is_coordinate and one.array.dtype.kind in "fiubc":
             found[name] = one
-    if not found:
-        return {}
-    # A table along one axis beside fields on several (weights of latitudes, heights of levels) is none of them.
-    most = max(sum(_role(d) == "" for d in one.dims) for one in found.values())
-    return {n: one for n, one in found.items() if sum(_role(d) == "" for d in one.dims) == most}
+    return found
+
+
+def _left_out(variables: Mapping[str, Described], chosen: Mapping[str, Described], asked: Mapping[str, Wanted]) -> str:
+    """Variables on two axes or more of the fields' grid that are none of these, such as the surface beneath layers."""
+    axes = {dim for one in chosen.values() for dim in one.dims if not role(dim)}
+    lacking = [] if asked else [n for n, v in _on_a_grid(variables).items() if n not in chosen]
+    lacking = [n for n in lacking if len(axes & set(variables[n].dims)) > 1]
+    return f"{', '.join(lacking)}, on fewer axes; fields= (--data.layout.fields) chooses them" if lacking else ""
 
 
 def _named_by(variables: Mapping[str, Described], keys: Iterable[str]) -> set[str]:
@@ -135,19 +146,24 @@ def _named_by(variables: Mapping[str, Described], keys: Iterable[str]) -> set[st
     return {word.rstrip(":") for word in words}
 
 
-def _role(dim: str) -> str:
-    """What an axis is by its name; "" for one of the grid."""
-    low = dim.lower()
-    for words, role in ((_RUNS, TRAJECTORY), (_TIMES, TIME), (_LEVELS, COMPONENT), ((COMPONENT,), COMPONENT)):
-        if low in words:
-            return role
-    return ""
+def _role(dim: str, variables: Mapping[str, Described]) -> str:
+    """What an axis is by its name, or else by its coordinate: times by the CF conventions, section 4.4; words."""
+    known, coordinate = role(dim), variables.get(dim)
+    if known or coordinate is None or coordinate.dims != (dim,):
+        return known
+    said = {key: text(coordinate.attrs.get(key, "")) for key in ("units", "axis", "standard_name")}
+    if " since " in said["units"] or said["axis"] == "T" or said["standard_name"] == "time":
+        return TIME
+    return COMPONENT if coordinate.array.dtype.kind in "SUO" else ""
 
 
-def _roles(path: str, chosen: Mapping[str, Described], layout: Layout) -> dict[str, str]:
+def _roles(
+    path: str, chosen: Mapping[str, Described], layout: Layout, variables: Mapping[str, Described]
+) -> dict[str, str]:
     """Our name for every axis of the fields, by the file's name."""
     dims = list(dict.fromkeys(dim for one in chosen.values() for dim in one.dims))
     if layout.dims is not None:
+        check_said(path, layout.dims)
         roles: dict[str, str] = {}
         for name, one in chosen.items():
             # Axes that already have the names that are asked for may come in any order.
@@ -163,12 +179,12 @@ def _roles(path: str, chosen: Mapping[str, Described], layout: Layout) -> dict[s
                         f"{path}: dims= (--data.layout.dims) calls the axis '{own}' both '{roles[own]}' and '{new}'."
                     )
         return roles
-    roles = {dim: _role(dim) or dim for dim in dims}
-    for role in (TRAJECTORY, TIME, COMPONENT):
-        same = [dim for dim in dims if roles[dim] == role]
+    roles = {dim: _role(dim, variables) or dim for dim in dims}
+    for known in (TRAJECTORY, TIME, COMPONENT):
+        same = [dim for dim in dims if roles[dim] == known]
         if len(same) > 1:
             raise ValueError(
-                f"{path}: the axes {' and '.join(same)} could both be the {role}; the fields have "
+                f"{path}: the axes {' and '.join(same)} could both be the {known}; the fields have "
                 f"{', '.join(dims)}. Say what each is with dims= (--data.layout.dims), in this order."
             )
     return roles
@@ -181,6 +197,7 @@ def _named(
     dims = tuple(roles[dim] for dim in one.dims)
     if asked is not None and asked.dims is not None:
         dims = asked.dims
+        check_said(path, dims)
     if len(dims) != len(one.dims) or len(set(dims)) != len(dims):
         raise ValueError(
             f"{path}: field '{name}' has the axes {', '.join(one.dims)}; they were named {', '.join(dims)}."
@@ -210,10 +227,27 @@ def _coordinates(
     centres, beside = {}, {}
     for dim in dims:
         name = (layout.coordinates or {}).get(dim)
-        one = variables.get(stored[dim]) if name is None else _lookup(path, name, "coordinates", variables)
+        named = variables.get(stored[dim]) if dim in stored else None
+        one = named if name is None else _lookup(path, name, "coordinates", variables)
         if one is not None and len(one.dims) == 1 and dim != COMPONENT:
+            _require_axes(path, one, {stored[dim]} if dim in stored else set(), stored, "coordinates", name)
             centres[dim], beside[dim] = _numbers(path, one), one.attrs
     return centres, beside
+
+
+def _require_axes(
+    path: str, one: Described, own: set[str], stored: Mapping[str, str], setting: str, name: str | None
+) -> None:
+    """Raise where a variable that a layout names lies along an axis of the fields that it cannot belong to.
+
+    Axes to which h5netcdf gave names, by their lengths alone, say nothing.
+    """
+    wrong = [d for d in one.dims if d in stored.values() and d not in own and not d.startswith("phony_dim")]
+    if wrong and name is not None:
+        raise ValueError(
+            f"{path}: '{name}' lies along the axis '{wrong[0]}'; {setting}= (--data.layout.{setting}) names it for "
+            f"{' and '.join(sorted(own)) or 'none of the axes'}."
+        )
 
 
 def _times(
@@ -308,5 +342,8 @@ def _found(name: str, variables: Mapping[str, Described]) -> str:
     return key
 
 
-def _word(value: Any) -> str:
-    return f"{value:g}"
+def _words(path: str, level: Described) -> list[str]:
+    """Names of the entries along an axis: its coordinates, numbers or words."""
+    if level.array.dtype.kind in "SUO" and len(level.array.shape) == 1:
+        return [text(value).strip() for value in read_all(level.array)]
+    return [f"{value:g}" for value in _numbers(path, level)]

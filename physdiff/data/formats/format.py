@@ -85,6 +85,7 @@ class Format:
         told_by: How a file of it is told, for people.
         needs: What a layout must say of every file of it, for people.
         takes_fields: Whether it reads the datasets that `layout.fields` names.
+        join: Which files its writer spreads one run over, as `layout.join` says it; None where each is a run.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Format:
     told_by: str = ""
     needs: str = ""
     takes_fields: bool = False
+    join: str | None = None
 
 
 def kind_of(path: Path) -> Kind:

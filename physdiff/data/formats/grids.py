@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import h5py
@@ -146,7 +147,8 @@ def times_of(
         bad = np.argwhere(~np.isfinite(values) | (np.diff(values, axis=-1, prepend=-np.inf) <= 0))[0]
         raise ValueError(
             f"{source}: the times do not increase; frame {int(bad[-1])} of trajectory "
-            f"{int(bad[0]) if values.ndim == 2 else 0} is at {values[tuple(bad)]:.6g}."
+            f"{int(bad[0]) if values.ndim == 2 else 0} is at {values[tuple(bad)]:.6g}. What they "
+            "should be is said by time= (--data.layout.time)."
         )
     return np.broadcast_to(values[..., :frames], (trajectories, frames))
 
@@ -165,7 +167,16 @@ def _stored(source: str, dim: str, n: int, centres: np.ndarray | None) -> np.nda
         raise ValueError(f"{source}: dimension '{dim}' has the coordinate {centres[~np.isfinite(centres)][0]}.")
     if n > 1:
         # A stored extent may be wrong; that the cells are equally spaced is checked without it.
-        grid_from_axes({dim: (centres, {})}, "periodic", source)
+        try:
+            grid_from_axes({dim: (centres, {})}, "periodic", source)
+        except ValueError as error:
+            advice = (
+                f"Bring the fields to equal cells; or, for a field at each of the {n} places instead of an axis of the "
+                f"grid, call '{dim}' component in dims= (--data.layout.dims)."
+            )
+            if (np.diff(centres.astype(np.float64)) < 0).all():
+                advice = "They decrease: name the datasets by fields= (--data.layout.fields), which turns such an axis."
+            raise ValueError(f"{error} {advice}") from None
     return centres
 
 
@@ -179,21 +190,21 @@ def _edges(source: str, dim: str, n: int, values: np.ndarray | None) -> tuple[fl
 
 
 def _step(centres: np.ndarray) -> float:
-    return float(centres[-1] - centres[0]) / max(len(centres) - 1, 1)
+    return (float(centres[-1]) - float(centres[0])) / max(len(centres) - 1, 1)
 
 
 def _per_axis(source: str, name: str, value: Any, sizes: Mapping[str, int]) -> dict[str, float | None]:
     """A setting of the layout for each axis."""
-    values = list(value) if isinstance(value, list) else [value] * len(sizes)
+    values = list(value) if isinstance(value, list | tuple) else [value] * len(sizes)
     if len(values) != len(sizes):
         raise ValueError(
             f"{source} has the axes {', '.join(sizes)}; {name}= (--data.layout.{name}) has {len(values)} numbers, "
             f"{value}: expected one, or {len(sizes)}."
         )
     for number in values:
-        if number is not None and (isinstance(number, bool) or not isinstance(number, (int, float))):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
             raise ValueError(f"{source}: {name}= (--data.layout.{name}) holds {number!r}; expected a number.")
-        if number is not None and not (math.isfinite(number) and (number > 0 or name != "extent")):
+        if number is not None and not (math.isfinite(number) and (float(number) > 0 or name != "extent")):
             expected = "a length above 0" if name == "extent" else "a finite number"
             raise ValueError(f"{source}: {name}= (--data.layout.{name}) holds {number!r}; expected {expected}.")
     return dict(zip(sizes, (None if v is None else float(v) for v in values), strict=True))

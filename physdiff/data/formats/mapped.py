@@ -6,12 +6,13 @@ Axes that are tied to coordinates as HDF5's own dimension scales are named and p
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -19,14 +20,16 @@ import numpy as np
 from physdiff.data.containment import dataset_within, has_member, is_dataset, is_group
 from physdiff.data.decoded import unpacked
 from physdiff.data.file_map import Identity, identity
-from physdiff.data.formats.by_layout import SHOWN, read_by_layout
+from physdiff.data.formats.axis_names import counted
+from physdiff.data.formats.by_layout import SHOWN, read_by_layout, same_line
 from physdiff.data.formats.format import Format
 from physdiff.data.handles import hdf5_dataset, open_hdf5
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
-from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
+from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes, read_all
 from physdiff.registry import nearest
 
+_TIME_OF_SOLVER = ("sim_time",)  # Dedalus ties numbers of steps and clocks to the same axis
 _MOST_NUMBERS = 2**30  # bytes of coordinates, times or scalars, which are read at once
 
 
@@ -43,6 +46,7 @@ class HDF5Store:
     path: str
     schema: str = "hdf5"
     is_reversed: bool = False
+    drops_last: ClassVar[bool] = False
 
     def names(self) -> Sequence[str]:
         """Datasets of numbers, in the order of groups; the first of a file of very many."""
@@ -55,24 +59,25 @@ class HDF5Store:
         """A dataset, or all that match a path with "*", stacked in natural order."""
         matches = self._matches(name)
         parts = [self._one(match) for match in matches]
-        return parts[0] if "*" not in name else StackedArray(tuple(parts))
+        return parts[0] if "*" not in name else StackedArray(tuple(parts), _rows(name, matches))
 
     def dims(self, name: str) -> tuple[str, ...] | None:
-        """Names of axes by their labels or scales, if every one has a name."""
+        """Names of axes by their labels or scales, if every one has a name; of runs they are those of the first."""
         first = self._matches(name)[0]
         with open_hdf5(self.path) as file:
             names = [_axis_name(axis) for axis in dataset_within(file, first).dims]
-        return tuple(names) if all(names) and len(set(names)) == len(names) else None
+        return tuple(map(counted, names)) if all(names) and len(set(names)) == len(names) else None
 
     def centres(self, name: str) -> Mapping[str, np.ndarray]:
-        """Coordinates of the scales that are tied to a dataset's axes."""
-        found = {}
+        """Coordinates of the scales that are tied to a dataset's axes; one list for each run where these differ."""
+        found: dict[str, list[np.ndarray]] = {}
         with open_hdf5(self.path) as file:
-            for axis in dataset_within(file, self._matches(name)[0]).dims:
-                own = _axis_name(axis)
-                if own and len(axis) and axis[0].ndim == 1 and axis[0].dtype.kind in "fiu":
-                    found[own] = np.asarray(dataset_within(file, str(axis[0].name))[()])
-        return found
+            for match in self._matches(name):
+                for axis in dataset_within(file, match).dims:
+                    own, scale = _axis_name(axis), _scale_of(axis)
+                    if own and scale is not None:
+                        found.setdefault(counted(own), []).append(read_all(self._one(scale)))
+        return {dim: lines[0] if _all_same(lines) else _of_each(self.path, dim, lines) for dim, lines in found.items()}
 
     def numbers(self, name: str) -> np.ndarray:
         """A small dataset, or with `group@name` an attribute; stacked if "*" is in the path."""
@@ -99,6 +104,19 @@ class HDF5Store:
         return _matching(self.path, identity(self.path), pattern, groups)
 
 
+def _rows(pattern: str, matches: Sequence[str]) -> int:
+    """Rows that matches of a path with two "*" fall into, by what stands for the first; 1 if they are not equally many.
+
+    `/run*/step_*/u` has a row for each run.
+    """
+    parts = [part for part in PurePosixPath(pattern).parts if part != "/"]
+    stars = [i for i, part in enumerate(parts) if "*" in part]
+    if len(stars) != 2:
+        return 1
+    sizes = Counter(match.strip("/").split("/")[stars[0]] for match in matches)
+    return len(sizes) if len(set(sizes.values())) == 1 else 1
+
+
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts names as people do, numbers by size."""
     parts = re.split(r"(\d+)", name)
@@ -119,13 +137,14 @@ def _matching(path: str, identity: Identity, pattern: str, groups: bool) -> tupl
                 found = [f"{base}/{part}" for base in found]
         # A group that is no trajectory, such as one of settings, lacks the dataset; without "*" it must be there.
         if "*" in pattern:
-            kind = h5py.Group if groups else h5py.Dataset
-            found = [one for one in found if has_member(file, one, kind)]
+            datasets = [one for one in found if has_member(file, one, h5py.Dataset)]
+            # Attributes are those of groups, or of datasets where there are no groups.
+            found = (groups and [one for one in found if has_member(file, one, h5py.Group)]) or datasets
         if found and ("*" in pattern or has_member(file, found[0] or "/")):
             return tuple(one or "/" for one in found)
-        datasets: list[str] = []
-        _collect(file, "", datasets, 200)
-    known = datasets if pattern.startswith("/") else [one.lstrip("/") for one in datasets]
+        there: list[str] = []
+        _collect(file, "", there, 200)
+    known = there if pattern.startswith("/") else [one.lstrip("/") for one in there]
     raise ValueError(f"'{path}' has no dataset '{pattern}'. {nearest(pattern, known or ['none'])}")
 
 
@@ -159,6 +178,25 @@ def _axis_name(axis: Any) -> str:
     if axis.label:
         return str(axis.label)
     return str(PurePosixPath(str(axis[0].name)).name) if len(axis) else ""
+
+
+def _all_same(lines: Sequence[np.ndarray]) -> bool:
+    return all(same_line(lines[0], line) for line in lines)
+
+
+def _of_each(path: str, dim: str, lines: Sequence[np.ndarray]) -> np.ndarray:
+    if len({line.shape for line in lines}) > 1:
+        raise ValueError(f"{path}: the coordinates of '{dim}' differ in number between the datasets that are stacked.")
+    return np.stack(lines)
+
+
+def _scale_of(axis: Any) -> str | None:
+    """Path of the coordinates that are tied to an axis: of several those whose name is the axis's, or none."""
+    scales = [axis[i] for i in range(len(axis)) if axis[i].ndim == 1 and axis[i].dtype.kind in "fiu"]
+    if len(scales) > 1:
+        named = [one for one in scales if PurePosixPath(str(one.name)).name in (axis.label, *_TIME_OF_SOLVER)]
+        scales = named if len(named) == 1 else []
+    return str(scales[0].name) if scales else None
 
 
 def _attribute(file: h5py.File, path: str, name: str) -> np.ndarray:

@@ -47,7 +47,7 @@ def only(layout: Layout, schema: str, path: object, used: Sequence[str]) -> None
         ValueError: there is one; those that are used are named.
     """
     for field in dataclasses.fields(layout):
-        if getattr(layout, field.name) is not None and field.name not in ("schema", *used):
+        if getattr(layout, field.name) is not None and field.name not in ("schema", "join", *used):
             raise ValueError(
                 f"'{path}' is read as {schema}, which has no use for '{field.name}' (--data.layout.{field.name}); it "
                 f"takes {', '.join(used)}."

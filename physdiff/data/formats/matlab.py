@@ -1,8 +1,8 @@
 """MATLAB's files: version 7.3, which is HDF5 with its axes reversed, and version 5 through scipy.
 
-A layout names the axes as MATLAB's `size` lists them, for both versions. Only arrays of numbers are read; a struct, a
-cell or text is none. MATLAB's scalars and vectors are 1x1 and 1xn arrays; where numbers of runs, times and
-coordinates are asked for, axes of one entry are dropped.
+A layout names the axes as MATLAB's `size` lists them, for both versions, with those of one entry at the end, which
+MATLAB does not store. Only arrays of numbers are read; a struct, a cell or text is none. MATLAB's scalars and vectors
+are 1x1 and 1xn arrays; where numbers of runs, times and coordinates are asked for, axes of one entry are dropped.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.io import loadmat, whosmat
 
 from physdiff.data.containment import check_size
+from physdiff.data.decoded import complex_of
 from physdiff.data.formats.arrays import MOST_BYTES, ArrayStore, WholeArray
 from physdiff.data.formats.by_layout import Store, read_by_layout
 from physdiff.data.formats.format import Format, Probe, kind_of
@@ -41,6 +42,7 @@ class MatlabStore:
     """
 
     inner: Store
+    drops_last: ClassVar[bool] = True
 
     @property
     def path(self) -> str:
@@ -56,7 +58,8 @@ class MatlabStore:
 
     def names(self) -> Sequence[str]:
         """Arrays of numbers; MATLAB's text is stored as numbers too."""
-        return [name for name in self.inner.names() if _class(self.inner, name) in ("", *_TYPES)]
+        named = [name for name in self.inner.names() if not name.startswith("/#")]  # where MATLAB keeps cells
+        return [name for name in named if _class(self.inner, name) in ("", *_TYPES)]
 
     def array(self, name: str) -> StoredArray:
         """An array of numbers.
@@ -67,7 +70,7 @@ class MatlabStore:
         array, kind = self.inner.array(name), _class(self.inner, name)
         if kind not in ("", *_TYPES):
             raise ValueError(f"'{self.path}': '{name}' is a MATLAB {kind}; expected an array of real numbers.")
-        return array
+        return complex_of(array)
 
     def dims(self, name: str) -> None:
         """None: MATLAB has no names for axes."""
@@ -80,7 +83,12 @@ class MatlabStore:
     def numbers(self, name: str) -> np.ndarray:
         """A small array, in MATLAB's order, without axes of one entry."""
         values = self.inner.numbers(name)
-        return np.squeeze(values.T if self.is_reversed else values)
+        if self.is_reversed and "*" in name:
+            # Arrays of several runs are stacked along the first axis, which is none of MATLAB's.
+            values = values.transpose(0, *range(values.ndim - 1, 0, -1))
+        elif self.is_reversed:
+            values = values.T
+        return np.squeeze(values)
 
 
 def _class(store: Store, name: str) -> str:

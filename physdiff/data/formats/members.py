@@ -30,6 +30,12 @@ def numbers(group: h5py.Group, name: str, schema: str) -> h5py.Dataset:
     if found.shape is None:
         raise ValueError(f"{file.filename}: '{full}' is empty: it has no shape.")
     check_numbers(f"{file.filename}: '{full}'", found.dtype, found.shape)
+    packing = [key for key in ("scale_factor", "add_offset") if key in found.attrs]
+    if packing:
+        raise ValueError(
+            f"{file.filename}: '{full}' has the attribute {packing[0]}, as packed numbers have, which {schema}'s "
+            "layout does not know; name the datasets by fields= (--data.layout.fields), and they are unpacked."
+        )
     return found
 
 

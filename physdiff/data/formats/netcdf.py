@@ -41,6 +41,7 @@ def open_netcdf(path: Path, layout: Layout) -> Source:
         variables, attrs = _version_3(str(path))
     else:
         variables, attrs = _version_4(str(path), layout.group or "")
+        _add_from_above(str(path), (layout.group or "").strip("/"), variables)
         groups = _groups(path, layout.group or "")
     return read_by_conventions(str(path), "netcdf", variables, attrs, layout, groups)
 
@@ -88,6 +89,16 @@ def _version_4(path: str, group: str) -> tuple[dict[str, Described], dict[str, A
         if len(array.shape) == len(dims):
             variables[name] = Described(unpacked(array, own) if array.dtype.kind in "fiu" else array, dims, own)
     return variables, attrs
+
+
+def _add_from_above(path: str, group: str, variables: dict[str, Described]) -> None:
+    """Coordinates of axes that a group has from the groups that it lies in (CF conventions, section 2.7)."""
+    while group:
+        group = group.rpartition("/")[0]
+        axes = {dim for one in variables.values() for dim in one.dims} - set(variables)
+        if axes:
+            above, _ = _version_4(path, group)
+            variables |= {name: one for name, one in above.items() if name in axes and one.dims == (name,)}
 
 
 def _version_3(path: str) -> tuple[dict[str, Described], dict[str, Any]]:

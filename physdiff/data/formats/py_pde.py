@@ -30,11 +30,11 @@ from physdiff.data.formats.members import array_of, few, numbers
 from physdiff.data.handles import open_hdf5
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, Source, Variable
-from physdiff.data.stored import HDF5Array
+from physdiff.data.stored import StoredArray
 from physdiff.data.view import View
 from physdiff.grid import Grid
 
-_USED = ("boundary", "extent", "origin", "length_unit", "time", "vectors", "pseudo", "mask")
+USED = ("boundary", "extent", "origin", "length_unit", "time", "vectors", "pseudo", "mask")
 _RANKS = {"ScalarField": 0, "VectorField": 1, "Tensor2Field": 2}
 
 
@@ -50,35 +50,47 @@ def open_py_pde(path: Path, layout: Layout) -> Source:
         ValueError: the grid is not Cartesian, values are complex, data and attributes do not fit each other, or the
             boundary of an axis that is not periodic was not said.
     """
-    only(layout, PY_PDE.name, path, _USED)
+    only(layout, PY_PDE.name, path, USED)
     source = str(path)
     with open_hdf5(path) as file:
-        fields, collected = _described(file)
-        grid = _grid(fields, source, layout)
+        fields, collected = described(file.attrs.get("field_attributes", ""), source)
+        grid = box_of(fields, source, layout)
         data, stored = numbers(file, "data", PY_PDE.title), numbers(file, "times", PY_PDE.title)
         frames = _frames(file, len(data))
         # Rows beyond those that were written hold nothing; the array ends before them.
         array = replace(array_of(data), shape=(frames, *data.shape[1:]))
         times = times_of(source, 1, frames, few(stored)[:frames], layout, file)
-        found = list(_variables(fields, collected, array, grid))
-        attrs = {
-            key: _decoded(value) for key, value in file.attrs.items() if key not in ("field_attributes", "data_length")
-        }
+        found = list(variables_of(fields, collected, array, (TIME,), grid, source))
+        attrs = further(file.attrs)
     variables, observed = marked(found, layout, grid, source)
     return Source(source, PY_PDE.name, grid, variables, 1, times, observed=observed, attrs=attrs)
 
 
-def _described(file: h5py.File) -> tuple[list[Mapping[str, Any]], bool]:
-    """What the array holds, field by field, and whether they are a collection."""
-    whole = _decoded(_decoded(file.attrs.get("field_attributes", "")))
+def described(attributes: Any, source: str) -> tuple[list[Mapping[str, Any]], bool]:
+    """What the array holds, field by field, and whether they are a collection.
+
+    Raises:
+        ValueError: it is not what py-pde says of a field.
+    """
+    whole = _decoded(_decoded(attributes))
     fields = whole.get("fields", [whole]) if isinstance(whole, dict) else []
     fields = [_decoded(f) if f is not whole else f for f in fields] if isinstance(fields, list) else []
     if not fields or not all(isinstance(f, dict) and isinstance(f.get("grid"), dict) for f in fields):
-        raise ValueError(f"{file.filename}: the attribute 'field_attributes' is not what py-pde's FileStorage writes.")
+        raise ValueError(f"{source}: the attribute 'field_attributes' is not what py-pde's FileStorage writes.")
     return fields, whole.get("class") == "FieldCollection"
 
 
-def _grid(fields: list[Mapping[str, Any]], source: str, layout: Layout) -> Grid:
+def further(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a storage tells beside its fields."""
+    return {key: _decoded(value) for key, value in attrs.items() if key not in ("field_attributes", "data_length")}
+
+
+def box_of(fields: list[Mapping[str, Any]], source: str, layout: Layout) -> Grid:
+    """The grid of fields, and at ends that are not periodic what the layout says.
+
+    Raises:
+        ValueError: it is not Cartesian, or the layout does not say.
+    """
     state = fields[0]["grid"]
     kind, shape = state.get("class"), state.get("shape")
     if kind not in ("CartesianGrid", "UnitGrid"):
@@ -110,18 +122,31 @@ def _grid(fields: list[Mapping[str, Any]], source: str, layout: Layout) -> Grid:
     return grid_of(source, dict(zip(dims, whole, strict=True)), {}, own)
 
 
-def _variables(fields: list[Mapping[str, Any]], collected: bool, array: HDF5Array, grid: Grid) -> Iterator[Variable]:
-    """Scalars, and the components of vectors and tensors, in the order in which the array stacks them."""
+def variables_of(
+    fields: list[Mapping[str, Any]],
+    collected: bool,
+    array: StoredArray,
+    leading: tuple[str, ...],
+    grid: Grid,
+    source: str,
+) -> Iterator[Variable]:
+    """Scalars, and the components of vectors and tensors, in the order in which the array stacks them.
+
+    Raises:
+        ValueError: a field is of another kind, or the array is not of these fields.
+    """
     ranks = []
     for field in fields:
         if field.get("class") not in _RANKS:
-            raise ValueError(f"{array.path} holds a {field.get('class')}; physdiff reads {', '.join(_RANKS)}.")
+            raise ValueError(f"{source} holds a {field.get('class')}; physdiff reads {', '.join(_RANKS)}.")
         ranks.append(_RANKS[field["class"]])
     before = [sum(grid.ndim**r for r in ranks)] if collected else [grid.ndim] * ranks[0]
-    if array.shape[1:] != (*before, *grid.shape):
+    expected = (*array.shape[: len(leading)], *before, *grid.shape)
+    if array.shape != expected:
         raise ValueError(
-            f"{array.path}: 'data' has the shape {array.shape}; expected {(array.shape[0], *before, *grid.shape)} for "
-            f"(time{', component' * len(before)}, {', '.join(grid.dims)}) of {', '.join(f['class'] for f in fields)}."
+            f"{source}: 'data' has the shape {array.shape}; expected {expected} for "
+            f"({', '.join((*leading, *['component'] * len(before), *grid.dims))}) of "
+            f"{', '.join(f['class'] for f in fields)}."
         )
     places = ("component", "second component")[: len(before)]
     count = itertools.count()
@@ -129,7 +154,7 @@ def _variables(fields: list[Mapping[str, Any]], collected: bool, array: HDF5Arra
         name = field.get("label") or ("data" if len(fields) == 1 else f"data_{number}")
         for index in itertools.product(range(grid.ndim), repeat=rank):
             at = (next(count),) if collected else index
-            view = View(array, (TIME, *places, *grid.dims), dict(zip(places, at, strict=True)))
+            view = View(array, (*leading, *places, *grid.dims), dict(zip(places, at, strict=True)))
             suffix = "_" * bool(rank) + "".join(grid.dims[i] for i in index)
             yield Variable(name + suffix, view, "", name if rank else "", index)
 

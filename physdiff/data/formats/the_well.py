@@ -110,9 +110,7 @@ def _times(file: h5py.File, layout: Layout) -> np.ndarray:
             f"{file.filename}: dimension 'time' has shape {values.shape}; "
             f"expected (frames,) or ({trajectories}, frames)."
         )
-    if layout.time is not None:
-        return times_of(str(file.filename), trajectories, values.shape[-1], None, layout, file)
-    return np.broadcast_to(values, (trajectories, values.shape[-1]))
+    return times_of(str(file.filename), trajectories, values.shape[-1], values, layout, file)
 
 
 def _trajectories(file: h5py.File, times: np.ndarray) -> int:

@@ -13,7 +13,9 @@ from physdiff.data.decoded import SecondsArray
 from physdiff.data.formats.conventions import Described, read_by_conventions
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
-from physdiff.data.stored import Key, StoredArray
+from physdiff.data.stored import Key, MemoryArray, StoredArray
+
+_UNITS = "seconds since 1970-01-01"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +74,21 @@ def source_of(
         if variable.dtype.kind in "Mm":
             array = SecondsArray(array)
             attrs["units"] = array.units
+        elif variable.dtype.kind == "O" and key in data.coords and _are_dates(variable.values):
+            attrs |= {"units": _UNITS, "calendar": np.ravel(variable.values)[0].calendar}
+            array = MemoryArray(_seconds(variable.values), str(key))
         variables[str(key)] = Described(array, tuple(str(d) for d in variable.dims), attrs)
-    time = variables.get("time")
-    if time is not None and time.array.dtype.kind == "O":
-        raise ValueError(f"{name}: 'time' holds objects of a calendar; open the file with decode_times=False.")
     attrs = {str(key): value for key, value in data.attrs.items()}
     return read_by_conventions(name, "xarray", variables, attrs, Layout.of(layout))
+
+
+def _are_dates(values: np.ndarray) -> bool:
+    """Whether objects are dates of a calendar, as cftime makes them for those that numpy has not."""
+    return values.size > 0 and all(hasattr(one, "calendar") and hasattr(one, "replace") for one in np.ravel(values))
+
+
+def _seconds(dates: np.ndarray) -> np.ndarray:
+    """Seconds since 1970 in the dates' own calendar."""
+    flat = np.ravel(dates)
+    start = flat[0].replace(year=1970, month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
+    return np.array([(one - start).total_seconds() for one in flat]).reshape(dates.shape)

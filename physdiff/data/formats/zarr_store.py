@@ -7,6 +7,7 @@ the variables that share one array become fields of their names, and cells of a 
 from __future__ import annotations
 
 import base64
+import os
 import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,11 +18,14 @@ import numpy as np
 
 from physdiff.data.containment import check_size
 from physdiff.data.decoded import SecondsArray, unpacked
+from physdiff.data.file_map import Identity, identity
 from physdiff.data.formats.conventions import Described, read_by_conventions
 from physdiff.data.formats.format import Format
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
 from physdiff.data.stored import Key, MemoryArray, StoredArray, read_all
+
+METADATA = ("zarr.json", ".zarray", ".zmetadata")  # of versions 3 and 2, and of a whole store of version 2
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class ZarrArray:
 
     def read(self, key: Key) -> np.ndarray:
         try:
-            return np.asarray(_member(self.path, self.name)[key])
+            return np.asarray(_opened(self.path, self.name)[key])
         except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"'{self.path}': '{self.name}' is damaged: {' '.join(str(error).split())}.") from None
 
     def pieces_there(self) -> tuple[int, int, Any]:
         """Pieces that are in the store, all that there should be, and the number that stands for the others."""
-        member = _member(self.path, self.name)
+        member = _opened(self.path, self.name)
         return member.nchunks_initialized, member.nchunks, member.fill_value
 
 
@@ -95,9 +99,15 @@ class ReshapedArray:
         return whole.reshape(*whole.shape[:-1], *self.last)[(..., *rest)]
 
 
+def _opened(path: str, name: str) -> Any:
+    """An array of a store, opened again when its metadata, or what the store keeps of it, was written."""
+    places = (f"{path}/{file}" for part in dict.fromkeys(("", f"{name}/")) for file in (f"{part}{m}" for m in METADATA))
+    return _member(path, name, tuple((place, identity(place)) for place in places if os.path.exists(place)))
+
+
 # Stores are few, and their metadata is what costs time to open.
 @lru_cache(maxsize=64)
-def _member(path: str, name: str) -> Any:
+def _member(path: str, name: str, written: tuple[tuple[str, Identity], ...]) -> Any:
     return _group(path, "")[name] if name else _group(path, "")
 
 

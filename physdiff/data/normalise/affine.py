@@ -5,6 +5,7 @@ z = (x − location) / spread  per channel,    log |det ∂z/∂x| = −Σ_chann
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,12 @@ class Standardise:
     def of(cls, summaries: Sequence[Summary]) -> Standardise:
         """The same from summaries of the channels."""
         require_spread(summaries)
+        for c, s in enumerate(summaries):
+            if not (0 < s.std < math.inf and math.isfinite(s.mean)):
+                raise ValueError(
+                    f"channel {label(s.name, c)} holds values from {s.low:.6g} to {s.high:.6g}, whose mean or standard "
+                    "deviation is no number of double precision; give the field in another unit."
+                )
         mean, std = ([getattr(s, name) for s in summaries] for name in ("mean", "std"))
         return cls(torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64))
 

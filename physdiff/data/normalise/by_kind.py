@@ -9,7 +9,7 @@ from physdiff.data.normalise.affine import Robust, Standardise
 from physdiff.data.normalise.curved import Curved, Log, Power
 from physdiff.data.normalise.per_variable import SINGLE, PerVariable, Single
 from physdiff.data.summary import Summary
-from physdiff.registry import nearest
+from physdiff.registry import nearest, spelled
 
 KINDS = ("standard", "robust", "log", "power", "box-cox", "yeo-johnson", "asinh")
 Kind = str | Mapping[str, Any]  # a word, or {"kind": "log", "shift": 0.1}
@@ -87,9 +87,10 @@ def _draft(kind: Mapping[str, Any], summaries: Sequence[Summary]) -> Single:
 
 def _checked(kind: Kind, source: str) -> dict[str, Any]:
     settings = {"kind": kind} if isinstance(kind, str) else dict(kind)
-    if settings.get("kind") not in KINDS:
+    settings["kind"] = spelled(str(settings.get("kind")), KINDS)
+    if settings["kind"] not in KINDS:
         raise ValueError(
-            f"{source}: there is no normaliser '{settings.get('kind')}'. {nearest(str(settings.get('kind')), KINDS)}"
+            f"{source}: there is no normaliser '{settings['kind']}'. {nearest(settings['kind'], KINDS)}"
         )
     known = ("kind", "shift") if settings["kind"] == "log" else ("kind",)
     for name in settings:
