@@ -9,6 +9,7 @@ import numpy as np
 from physdiff.evaluation.field_figures import channel_scale
 from physdiff.evaluation.findings import Findings
 from physdiff.evaluation.held_out import HeldOutLikelihood
+from physdiff.evaluation.pane import Pane
 from physdiff.evaluation.statistics_figures import field_one_points, field_spectra
 from physdiff.evaluation.wording import duration, number, percent, signed, with_error
 from physdiff.grid import Grid
@@ -46,7 +47,7 @@ def fields_caption(findings: Findings, channel: int) -> str:
     grid, scale, unit = Grid(**findings.grid), channel_scale(findings, channel), findings.units[channel]
     parts = [f"Fields of {findings.names[channel]}"]
     if grid.ndim > 2:
-        parts.append(f" (slices through the middle of {' and '.join(grid.dims[2:])})")
+        parts.append(f" (slices through the middle of {' and '.join(dim for dim, _ in Pane.of(grid).cuts)})")
     if grid.ndim > 1:
         low = 0.0 if abs(scale.low) < 1e-3 * (scale.high - scale.low) else scale.low
         ends = f"±{number(scale.high)}" if scale.signed else f"{number(low)} to {number(scale.high)}"

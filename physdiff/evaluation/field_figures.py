@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from physdiff.evaluation.figure_style import COLOURS, LABELS, WIDE, styled, with_unit
 from physdiff.evaluation.findings import Findings
+from physdiff.evaluation.pane import Pane
 from physdiff.grid import Grid
 
 Box = tuple[float, float, float, float]
@@ -53,13 +54,6 @@ def channel_scale(findings: Findings, channel: int) -> ColourScale:
     return ColourScale.of(first[:, channel])
 
 
-def plane(field: np.ndarray) -> np.ndarray:
-    """A field of two dimensions as it is; of three or more, its slice through the middle of the last axes."""
-    while field.ndim > 2:
-        field = field[..., field.shape[-1] // 2]
-    return field
-
-
 @styled
 def fields_figure(findings: Findings, channel: int = 0, tiles: int = 9) -> Figure:
     """Some fields of each set of one channel, one block per set, on the data's scale.
@@ -92,8 +86,9 @@ def fields_figure(findings: Findings, channel: int = 0, tiles: int = 9) -> Figur
 
 
 def tile_aspect(grid: Grid) -> float:
-    """Height over width of a picture of the first two axes, kept between 1/3 and 3 (C)."""
-    return min(3.0, max(1 / 3, grid.extent[1] / grid.extent[0]))
+    """Height over width of a picture, kept between 1/3 and 3 (C)."""
+    across, up = Pane.of(grid).size
+    return min(3.0, max(1 / 3, up / across))
 
 
 def draw_tiles(
@@ -105,20 +100,21 @@ def draw_tiles(
         figure: Where to draw.
         box: Left, bottom, width and height in inches.
         fields: Shape (n, *grid), two dimensions or more.
-        grid: Where they live; the first axis points right, the second up.
+        grid: Where they live; `Pane` says which axis points right and which up.
         scale: Values to colours.
         rows: Rows of pictures.
         columns: Columns of pictures.
     """
     left, bottom, width, height = box
+    pane = Pane.of(grid)
     w, h = (width - GAP * (columns - 1)) / columns, (height - GAP * (rows - 1)) / rows
     for i, field in enumerate(fields[: rows * columns]):
         row, column = divmod(i, columns)
         place = (left + column * (w + GAP), bottom + (rows - 1 - row) * (h + GAP), w, h)
         axes = figure.add_axes(_share(figure, place))
         axes.imshow(
-            plane(field).T, origin="lower", aspect="auto", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
-            interpolation="nearest", extent=(0, grid.extent[0], 0, grid.extent[1]),
+            pane.image(field), origin="lower", aspect="auto", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
+            interpolation="nearest", extent=(0, pane.size[0], 0, pane.size[1]),
         )  # fmt: skip
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)

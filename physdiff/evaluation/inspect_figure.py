@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from physdiff.data.source import TIME, TRAJECTORY, Source, Variable
-from physdiff.evaluation.field_figures import ColourScale, plane
+from physdiff.evaluation.field_figures import ColourScale
 from physdiff.evaluation.figure_style import COLOURS, MUTED, WIDE, styled, with_unit
+from physdiff.evaluation.pane import Pane
 
 FRAMES = 3
 MOST = 8  # fields
@@ -25,20 +26,20 @@ def inspect_figure(source: Source) -> Figure:
     """The first, middle and last frame of the first trajectory of each field, and a histogram of these values.
 
     Of trajectories with fewer frames, those of the next ones. Frames of two dimensions have the box's proportions; of
-    three, as their slice through the middle of the last axis. Missing values are left blank.
+    three, as their slice through the middle of one axis. Missing values are left blank.
     """
     shown = source.variables[:MOST]
-    box = source.grid.extent
-    drawn = min(max(box[1] / box[0], 1 / _LONG), _LONG) if source.grid.ndim > 1 else 1.0
+    pane = Pane.of(source.grid) if source.grid.ndim > 1 else None
+    drawn = min(max(pane.size[1] / pane.size[0], 1 / _LONG), _LONG) if pane else 1.0
     tall = min(max(_PANEL * drawn, 1.6), 4.5)
     figure = Figure(figsize=(WIDE, 0.35 + len(shown) * (tall + 0.7)), layout="constrained")
     rows = figure.subplots(len(shown), FRAMES + 1, squeeze=False, width_ratios=[1] * FRAMES + [1.15])
     for axes, variable in zip(rows, shown, strict=True):
-        _row(list(axes), source, variable)
+        _row(list(axes), source, variable, pane)
     return figure
 
 
-def _row(axes: list[Axes], source: Source, variable: Variable) -> None:
+def _row(axes: list[Axes], source: Source, variable: Variable, pane: Pane | None) -> None:
     chosen = _chosen(source, variable)
     frames = np.stack([_frame(source, variable, *one) for one in chosen])
     finite = frames[np.isfinite(frames)]
@@ -47,23 +48,22 @@ def _row(axes: list[Axes], source: Source, variable: Variable) -> None:
     for one in axes[len(chosen) : FRAMES]:
         one.set_axis_off()
     for one, field, (run, frame) in zip(axes, frames, chosen, strict=False):
-        if source.grid.ndim == 1:
+        if pane is None:
             one.plot(source.grid.coordinate(0), field, color=COLOURS["samples"], linewidth=1.2)
             one.set_ylim(scale.low - 0.05 * (scale.high - scale.low), scale.high + 0.05 * (scale.high - scale.low))
         else:
-            # The first axis runs to the right, the second upwards.
             image = one.imshow(
-                plane(field).T, origin="lower", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
-                extent=_extent(source), aspect=_aspect(source),
+                pane.image(field), origin="lower", cmap=scale.colours, vmin=scale.low, vmax=scale.high,
+                extent=_extent(pane), aspect=_aspect(pane),
             )  # fmt: skip
-        one.set_title(_title(source, variable, run, frame), fontsize=9)
+        one.set_title(_title(source, variable, run, frame, pane), fontsize=9)
         one.tick_params(labelsize=9)
-        one.set_xlabel(with_unit(source.grid.dims[0], source.grid.units[0]), fontsize=9)
+        one.set_xlabel(_axis(source, pane.across if pane else 0), fontsize=9)
     first = axes[0]
-    if image is None:
+    if pane is None or image is None:
         first.set_ylabel(_label(variable))
     else:
-        first.set_ylabel(with_unit(source.grid.dims[1], source.grid.units[1]), fontsize=9)
+        first.set_ylabel(_axis(source, pane.up), fontsize=9)
         first.figure.colorbar(image, ax=axes[:FRAMES], label=_label(variable), shrink=0.9)
     _histogram(axes[-1], variable, frames, finite)
 
@@ -88,25 +88,28 @@ def _label(variable: Variable) -> str:
     return label if len(label) <= _LETTERS else label.replace("  [", "\n[", 1)
 
 
-def _title(source: Source, variable: Variable, run: int, frame: int) -> str:
+def _axis(source: Source, axis: int) -> str:
+    return with_unit(source.grid.dims[axis], source.grid.units[axis])
+
+
+def _title(source: Source, variable: Variable, run: int, frame: int, pane: Pane | None) -> str:
     """Which trajectory, when, and where a box is cut."""
     parts = [f"trajectory {run}"] if TRAJECTORY in variable.view.sizes else []
     if variable.varies_in_time:
         parts.append(f"t = {source.times[run][frame]:.5g}")
-    cuts = zip(source.grid.dims[2:], source.grid.shape[2:], strict=True)
-    parts += [f"{dim} = cell {cells // 2}" for dim, cells in cuts]
+    parts += [f"{dim} = cell {cell}" for dim, cell in (pane.cuts if pane else ())]
     return ", ".join(parts)
 
 
-def _extent(source: Source) -> tuple[float, float, float, float]:
-    grid = source.grid
-    x, y = ((grid.origin[a], grid.origin[a] + grid.extent[a]) for a in (0, 1))
-    return (*x, *y)
+def _extent(pane: Pane) -> tuple[float, float, float, float]:
+    grid = pane.grid
+    right, up = ((grid.origin[a], grid.origin[a] + grid.extent[a]) for a in (pane.across, pane.up))
+    return (*right, *up)
 
 
-def _aspect(source: Source) -> Literal["equal", "auto"]:
-    x, y = source.grid.extent[:2]
-    is_told = source.grid.units[0] == source.grid.units[1] and 1 / _LONG <= y / x <= _LONG
+def _aspect(pane: Pane) -> Literal["equal", "auto"]:
+    units, (across, up) = pane.grid.units, pane.size
+    is_told = units[pane.across] == units[pane.up] and 1 / _LONG <= up / across <= _LONG
     return "equal" if is_told else "auto"
 
 

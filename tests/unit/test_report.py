@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from test_findings import complete, held_out
 
-from physdiff.evaluation.field_figures import ColourScale, fields_figure, plane
+from physdiff.evaluation.field_figures import ColourScale, fields_figure
 from physdiff.evaluation.findings import Findings
 from physdiff.evaluation.model_figures import denoising_figure, likelihood_figure, training_figure
 from physdiff.evaluation.readme_figure import summary_figure
@@ -194,11 +194,6 @@ def test_only_signed_values_get_a_scale_around_zero() -> None:
     assert not positive.signed and positive.low > 5
     flat = ColourScale.of(np.full(4, 2.0))
     assert flat.low < 2.0 < flat.high
-
-
-def test_a_box_is_shown_by_its_middle_slice() -> None:
-    box = np.arange(24).reshape(2, 3, 4)
-    np.testing.assert_array_equal(plane(box), box[:, :, 2])
 
 
 @pytest.mark.parametrize(
