@@ -17,6 +17,7 @@ from physdiff.data.amplification import WORTH_REPACKING, amplification
 from physdiff.data.axes import text
 from physdiff.data.containment import is_dataset
 from physdiff.data.damage import named
+from physdiff.data.dates import dates_of
 from physdiff.data.decoded import as_stored
 from physdiff.data.fingerprint import files_under
 from physdiff.data.formats import FORMATS, find_format
@@ -208,10 +209,13 @@ def _describe_runs(source: Source) -> list[str]:
         steps = np.diff(times, axis=1)
         even = np.allclose(steps, steps.flat[0], rtol=1e-3, atol=0)
         spaced = f", {steps.flat[0]:.6g} apart" if even else ", not evenly spaced"
-    return [
+    lines = [
         f"  trajectories: {runs}{snapshots}, frames: {source.frames}, time: {times.min():.6g} to "
         f"{times.max():.6g}{spaced}"
     ]
+    units, calendar = (str(source.attrs.get(f"time_{word}", "")) for word in ("units", "calendar"))
+    dates = dates_of(np.array([times.min(), times.max()]), units, calendar or "standard")
+    return lines + ([f"    {units}: {dates[0]} to {dates[1]}"] if dates else [])
 
 
 def _wholes(source: Source) -> Iterator[list[Variable]]:
