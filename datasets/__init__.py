@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from physdiff.registry import spelled
+
 from .its_settings import telling_its_settings
 
 
@@ -47,9 +49,8 @@ def recipe(name: str) -> Recipe:
         ValueError: there is none of that name; the nearest is named.
     """
     known = recipes()
-    alike = [k for k in known if k.lower() == name.lower()]
-    if name in known or len(alike) == 1:
-        return known[name if name in known else alike[0]]
+    if (found := spelled(name, known)) in known:
+        return known[found]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"no recipe '{name}'; there are {', '.join(known)}.{hint}")

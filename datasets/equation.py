@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from physdiff.basis import SpectralBasis
 from physdiff.data.fields import SPLITS
 from physdiff.data.formats.the_well_writer import FieldSpec
-from physdiff.gaussian import GaussianField
 from physdiff.grid import Grid
-from physdiff.registry import nearest
 
+from .by_variable import by_name, constants_of, positive
+from .equation_start import Start
 from .expressions import FUNCTIONS, check_names, checked, operators
 from .py_pde_solver import Equation
 from .runs import runs_by_split
@@ -35,7 +33,6 @@ SUMMARY = "Any equation in py-pde's words (Cahn-Hilliard if not told): box, side
 
 _RHS: Mapping[str, str] = {"c": "laplace(c**3 - c - laplace(c))"}
 _NONE: Mapping[str, Any] = {}
-_SMOOTHNESS = 2.5  # of the Matérn field that runs start from; its slopes are continuous
 
 
 def make(
@@ -86,7 +83,7 @@ def make(
         frame_interval: Time between them.
         duration: Time of the first; 0 stores the start.
         tolerance: Of the error of an adaptive step.
-        time_step: Of equal steps; 0 for adaptive ones.
+        time_step: Of equal steps, shortened so that frames are a whole number of them apart; 0 for adaptive ones.
         overwrite: Whether a data set in `folder` is replaced.
 
     Returns:
@@ -104,44 +101,22 @@ def make(
             f"rhs and constants go by name, as in '{{c: laplace(c)}}' and '{{k: 1}}'; got {rhs} and {constants}."
         )
     check_names(rhs, constants, grid.dims)
-    fixed, drawn = _numbers(constants)
+    fixed, drawn = constants_of(constants)
     here = {"variables": tuple(rhs), "constants": tuple(constants), "coordinates": grid.dims}
     words = (*operators(grid.dims), *FUNCTIONS)
-    sides = {name: checked(f"rhs of '{name}'", text, here | {"time": ("t",)}, words) for name, text in rhs.items()}
+    equations = {name: checked(f"rhs of '{name}'", text, here | {"time": ("t",)}, words) for name, text in rhs.items()}
     of_start = {kind: names for kind, names in here.items() if kind != "variables"}
-    means = {
-        name: checked(f"mean of '{name}'", text, of_start, FUNCTIONS)
-        for name, text in _by_name("mean", mean, rhs, 0.0).items()
-    }
-    amplitudes = _positive("amplitude", _by_name("amplitude", amplitude, rhs, 0.0), may_be_zero=True)
-    lengths = _positive("length", _by_name("length", length, rhs, 1.0))
-    noises = _positive("noise", _by_name("noise", noise, rhs, 0.0), may_be_zero=True)
+    start = Start.of(grid, rhs, of_start, mean, amplitude, length)
+    noises = positive("noise", by_name("noise", noise, rhs, 0.0), may_be_zero=True)
     if not 0 < tolerance < math.inf or not 0 <= time_step < math.inf or (any(noises.values()) and not time_step):
         raise ValueError(
             f"needs a tolerance > 0 and a time_step of at least 0, above 0 with noise; got {tolerance} and {time_step}."
         )
-    equation = Equation(grid, sides, noises if any(noises.values()) else {}, tolerance, time_step)
-    laws = {
-        name: GaussianField.matern(SpectralBasis(grid), lengths[name], _SMOOTHNESS, amplitudes[name])
-        for name in rhs
-        if amplitudes[name]
-    }
-
-    def start(generator: np.random.Generator, numbers: Mapping[str, float]) -> np.ndarray:
-        """Fields of one run at time 0, shape (variables, *grid), float64."""
-        fields = np.stack([equation.field(text, numbers) for text in means.values()])
-        for place, name in enumerate(rhs):
-            source = torch.Generator().manual_seed(int(generator.integers(2**63)))
-            if name in laws:
-                fields[place] += laws[name].sample(1, source)[0, 0].double().numpy()
-        return fields
-
-    def numbers_of(generator: np.random.Generator) -> dict[str, float]:
-        return fixed | {name: float(generator.uniform(*ends)) for name, ends in drawn.items()}
+    equation = Equation(grid, equations, noises if any(noises.values()) else {}, tolerance, time_step)
 
     def one(split: int, run: int, generator: np.random.Generator) -> tuple[np.ndarray, dict[str, float]]:
-        numbers = numbers_of(generator)
-        fields = start(generator, numbers)
+        numbers = fixed | {name: float(generator.uniform(*ends)) for name, ends in drawn.items()}
+        fields = start.draw(equation, numbers, generator)
         if (split, run) == (0, 0):
             equation.check(fields, numbers)
         try:
@@ -160,14 +135,14 @@ def make(
         return fields | {name: np.array([numbers[name] for _, numbers in made]) for name in drawn}
 
     times = duration + frame_interval * np.arange(frames)
-    stated = [f"∂{name}/∂t = {text}" for name, text in sides.items()]
+    stated = [f"∂{name}/∂t = {text}" for name, text in equations.items()]
     stated = [line + (f", and white noise of variance {noises[name]:g}" if noises[name] else "")
               for line, name in zip(stated, rhs, strict=True)]  # fmt: skip
     return write_runs(
         folder, NAME, grid, dict.fromkeys(rhs, FieldSpec()), runs, times, simulate, at_once=1, seed=seed,
         parameters=fixed, per_run=tuple(drawn), attrs={"equation": "; ".join(stated), "solver": equation.solver()},
         progress=progress, overwrite=overwrite,
-        told=_told(stated, fixed, drawn, grid, means, amplitudes, lengths, times, equation.solver()),
+        told=_told(stated, fixed, drawn, grid, start, times, equation.solver()),
     )  # fmt: skip
 
 
@@ -179,55 +154,18 @@ def _grid(cells: Sequence[int], extent: float | Sequence[float], boundary: str |
     return Grid(tuple(cells), extent, boundary)
 
 
-def _numbers(constants: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Constants that all runs share, and the ends between which the others are drawn."""
-    fixed, drawn = {}, {}
-    for name, value in constants.items():
-        ends = value if isinstance(value, list | tuple) else (value,)
-        real = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in ends)
-        if not real or len(ends) not in (1, 2) or ends[0] > ends[-1]:
-            raise ValueError(f"constant '{name}' is a number or a range [lowest, highest]; got {value!r}.")
-        if isinstance(value, list | tuple) and len(ends) == 2:
-            drawn[name] = (float(ends[0]), float(ends[1]))
-        else:
-            fixed[name] = float(ends[0])
-    return fixed, drawn
-
-
-def _by_name(setting: str, given: Any, variables: Mapping[str, str], otherwise: float) -> dict[str, Any]:
-    """A setting of each variable: what all share, or what was given by name."""
-    if not isinstance(given, Mapping):
-        return dict.fromkeys(variables, given)
-    for name in given:
-        if name not in variables:
-            raise ValueError(f"{setting} is given for '{name}', which has no equation. {nearest(str(name), variables)}")
-    return {name: given.get(name, otherwise) for name in variables}
-
-
-def _positive(setting: str, values: Mapping[str, Any], may_be_zero: bool = False) -> dict[str, float]:
-    for name, value in values.items():
-        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not real or value < 0 or (value == 0 and not may_be_zero):
-            least = "at least 0" if may_be_zero else "above 0"
-            raise ValueError(f"{setting} of '{name}' is a number {least}; got {value!r}.")
-    return {name: float(value) for name, value in values.items()}
-
-
 def _told(
     stated: Sequence[str], fixed: Mapping[str, float], drawn: Mapping[str, tuple[float, float]], grid: Grid,
-    means: Mapping[str, str], amplitudes: Mapping[str, float], lengths: Mapping[str, float], times: np.ndarray,
-    solver: str,
+    start: Start, times: np.ndarray, solver: str,
 ) -> str:  # fmt: skip
     """What the card says of the equation that these data were made by."""
     numbers = [f"{name} = {value:g}" for name, value in fixed.items()]
     numbers += [f"{name} from {low:g} to {high:g}, stored with each run" for name, (low, high) in drawn.items()]
-    starts = [f"{name}: {means[name]}" + (f", and a Gaussian field of standard deviation {amplitudes[name]:g} and "
-              f"correlation length {lengths[name]:g}" if amplitudes[name] else "") for name in means]  # fmt: skip
     lines = [
         *(f"    {line}\n" for line in stated),
         f"- constants: {'; '.join(numbers) or 'none'}",
         f"- on {grid.describe()}",
-        f"- start: {'; '.join(starts)}",
+        f"- start: {start}",
         f"- frames at t = {', '.join(f'{t:g}' for t in times[:8])}{', ...' if len(times) > 8 else ''}",
         f"- solver: {solver}",
     ]

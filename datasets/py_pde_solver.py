@@ -8,6 +8,7 @@ at a clamped one the flux has no slope. The mirror images that this makes are th
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -51,7 +52,8 @@ class Equation:
         rhs: Expression of each variable.
         noise: Variance of white noise in each variable, per unit of time and volume; none if empty.
         tolerance: Of the error of a step where steps are adaptive.
-        time_step: Of equal steps; 0 for adaptive ones.
+        time_step: Of equal steps, or a little more than they are where a frame is no whole number of them away; 0 for
+            adaptive ones.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class Equation:
     def solver(self) -> str:
         """How it is solved, in words."""
         if self.noise:
-            steps = f"Euler and Maruyama's steps of {self.time_step:g}"
+            steps = f"Euler and Maruyama's steps of {self.time_step:g} or less"
         elif self.time_step:
-            steps = f"Runge and Kutta's steps of {self.time_step:g}"
+            steps = f"Runge and Kutta's steps of {self.time_step:g} or less"
         else:
             steps = f"Runge, Kutta and Fehlberg's adaptive steps, tolerance {self.tolerance:g}"
         return f"py-pde {self._pde.__version__}, stencils of second order, {steps}"
@@ -107,9 +109,12 @@ class Equation:
             FloatingPointError: a field grew without bound; when is told.
         """
         equation, state = self._equation(constants, generator), self._state(fields)
-        frames, now, step = [], 0.0, self.time_step or None
+        frames, now, step = [], 0.0, None
         for time in (float(t) for t in times):
             if time > now:
+                if self.time_step:
+                    # py-pde takes whole steps and ends where they end: shorter ones, so that they end at the frame.
+                    step = (time - now) / max(1, math.ceil((time - now) / self.time_step - 1e-6))
                 try:
                     with np.errstate(all="ignore"):
                         state, told = equation.solve(

@@ -1,12 +1,14 @@
 """The command line. Arguments are the arguments of the functions in `physdiff.commands`; YAML and dotted overrides mix.
 
-Exit codes: 0 done, 2 wrong usage or input (one line, no traceback), 130 interrupted, 1 a bug.
+Exit codes: 0 done, 2 wrong usage or input (one line, no traceback), 130 interrupted, 141 nobody reads what is printed,
+1 a bug.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -211,7 +213,7 @@ def run(arguments: Sequence[str]) -> int:
         if axes:
             return sweep.sweep(words, axes, run, _settings_of, (UsageError, *INPUT_ERRORS))
     _resolve_process(arguments)
-    arguments = named_options.resolve(arguments)
+    arguments = named_options.resolve(named_options.with_layout_in_full(arguments))
     parser, functions = build_parser()
     if (group := _unfinished(parser, arguments)) is not None:
         group.print_help(sys.stderr)
@@ -252,7 +254,7 @@ def _settings_of(arguments: Sequence[str]) -> dict[str, Any]:
     """
     arguments = list(arguments)
     _resolve_process(arguments)
-    arguments = named_options.resolve(arguments)
+    arguments = named_options.resolve(named_options.with_layout_in_full(arguments))
     parser, _ = build_parser()
     parsed = parser.parse_args(arguments)
     parser.instantiate(parsed)
@@ -263,6 +265,8 @@ def _settings_of(arguments: Sequence[str]) -> dict[str, Any]:
 def _check_run_folder(name: str) -> None:
     if not name.strip():
         raise ValueError(f"run must name a folder, such as runs/model; got '{name}'.")
+    if name.startswith("~"):
+        raise ValueError(f"run folder '{name}': only the shell knows '~', and here it did not; name it in full.")
     for path in (Path(name), *Path(name).parents):
         if path.exists() and not path.is_dir():
             raise ValueError(f"run folder '{path}' is a file; choose another.")
@@ -336,6 +340,24 @@ def _process_of_config(path: Path) -> tuple[type | None, list[str]]:
     return processes.find(name), list(settings)
 
 
+def as_options(message: str, arguments: Sequence[str]) -> str:
+    """An error of a command about data with `data.mask`, a setting of a run, as the command's own `--mask`."""
+    if arguments[:1] != ["data"]:
+        return message
+    return re.sub(r"(?:--)?\bdata\.(fields|boundary|mask|splits|layout)\b(?!\.\w)", r"--\1", message)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of what is printed has gone, as `head` does; what is left to print is then dropped."""
+    output = sys.stdout.fileno()
+    watched = select.poll()
+    watched.register(output, select.POLLOUT)
+    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
+
+
 def main() -> None:
     """Entry point of the `physdiff` command."""
     import physdiff.processes  # noqa: F401  registers the physics that comes with the toolkit
@@ -344,11 +366,14 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())  # a user's own physics lies in the folder where the command is typed
     try:
         code = run(sys.argv[1:])
+        sys.stdout.flush()
     except (UsageError, *INPUT_ERRORS) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)  # as the shell counts a command that a closed pipe ended
         if os.environ.get("PHYSDIFF_TRACEBACK"):
             raise
         if tells(error):
-            print(f"physdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"physdiff: error: {as_options(' '.join(str(error).split()), sys.argv[1:])}", file=sys.stderr)
         code = 2
     except ProcessLost:
         code = 1

@@ -22,9 +22,9 @@ from torch import Tensor
 from physdiff.gaussian import GaussianField
 from physdiff.kriging_channel import ByMissing, ByObserved, Channel, times
 from physdiff.masked_determinant import FACTORED, Determinant, log_det_of_observed
-from physdiff.masked_solve import solve
+from physdiff.masked_solve import AIM, System
 
-DENSE_LIMIT = 4096  # cells; the factor then takes 134 MB and a second or two
+DENSE_LIMIT = FACTORED  # cells; the factor then takes 0.5 GB and ten seconds of one core
 
 
 class Kriging:
@@ -35,6 +35,7 @@ class Kriging:
         observed: Which cells are known, shape (channels, *grid), bool.
         dense: Cells of a channel, observed or missing, up to which all is factorised; `DENSE_LIMIT` if not given.
         factored: Cells up to which determinants are exact all the same.
+        aim: Error of means and draws in standard deviations where they are found by iteration.
 
     Raises:
         ValueError: shapes do not fit, a channel has no observed cell, or known cells determine each other so that
@@ -42,7 +43,13 @@ class Kriging:
     """
 
     def __init__(
-        self, law: GaussianField, observed: Tensor, *, dense: int | None = None, factored: int = FACTORED
+        self,
+        law: GaussianField,
+        observed: Tensor,
+        *,
+        dense: int | None = None,
+        factored: int = FACTORED,
+        aim: float = AIM,
     ) -> None:
         if observed.shape != law.spectrum.shape or observed.dtype != torch.bool:
             raise ValueError(
@@ -51,7 +58,8 @@ class Kriging:
             )
         self.law, self.observed = law, observed
         self._channels = [
-            _channel(law, c, mask, DENSE_LIMIT if dense is None else dense, factored) for c, mask in enumerate(observed)
+            _channel(law, c, mask, DENSE_LIMIT if dense is None else dense, factored, aim)
+            for c, mask in enumerate(observed)
         ]
         self.n_observed = int(observed.sum())
 
@@ -102,19 +110,20 @@ class Kriging:
 class _Iterative(Channel):
     """By conjugate gradients on the precision of the missing cells."""
 
-    def __init__(self, law: GaussianField, channel: int, observed: Tensor, factored: int) -> None:
+    def __init__(self, law: GaussianField, channel: int, observed: Tensor, factored: int, aim: float) -> None:
         super().__init__(law, channel, observed)
         self.precision, self.factored = 1 / self.spectrum, factored
+        self.system = System(self.basis, self.precision, ~observed, aim)
 
     def mean(self, known: Tensor) -> Tensor:
         pull = times(self.basis, self.precision, self.deviation(known))
-        step = solve(self.basis, self.precision, ~self.observed, torch.where(self.observed, 0.0, pull))
+        step = self.system.solve(torch.where(self.observed, 0.0, pull))
         return torch.where(self.observed, known, self.field_mean - step)
 
     def draw(self, known: Tensor, noise: Tensor) -> Tensor:
         prior = self.field_mean + self.basis.inverse(self.spectrum.sqrt() * noise)
         pull = times(self.basis, self.precision, torch.where(self.observed, known - prior, 0.0))
-        step = solve(self.basis, self.precision, ~self.observed, torch.where(self.observed, 0.0, pull))
+        step = self.system.solve(torch.where(self.observed, 0.0, pull))
         return torch.where(self.observed, known, prior - step)
 
     def log_prob(self, known: Tensor) -> Tensor:
@@ -138,7 +147,7 @@ class _Iterative(Channel):
         return log_det_of_observed(self.basis, self.spectrum, self.observed, factored=self.factored)
 
 
-def _channel(law: GaussianField, channel: int, observed: Tensor, dense: int, factored: int) -> Channel:
+def _channel(law: GaussianField, channel: int, observed: Tensor, dense: int, factored: int, aim: float) -> Channel:
     here, gone = int(observed.sum()), int((~observed).sum())
     if here == 0:
         raise ValueError(f"channel {channel} has no observed cell.")
@@ -148,7 +157,7 @@ def _channel(law: GaussianField, channel: int, observed: Tensor, dense: int, fac
     if here <= (dense if full else max(dense, factored)):
         return ByObserved(law, channel, observed)
     if full:
-        return ByMissing(law, channel, observed) if gone <= dense else _Iterative(law, channel, observed, factored)
+        return ByMissing(law, channel, observed) if gone <= dense else _Iterative(law, channel, observed, factored, aim)
     raise ValueError(
         f"channel {channel} has modes without variance and {here} observed cells; more than {max(dense, factored)} "
         "need a variance in every mode (data.noise_level)."

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from physdiff.basis import Basis
+from physdiff.basis import Basis, SpectralBasis
+from physdiff.cell_kernel import matrix_between
 from physdiff.gaussian import GaussianField
 
 _BLOCK = 256  # fields that are transformed together
@@ -122,6 +123,8 @@ def times(basis: Basis, symbol: Tensor, x: Tensor) -> Tensor:
 
 def block(basis: Basis, symbol: Tensor, cells: Tensor) -> Tensor:
     """The matrix U diag(symbol) Uᵀ between some cells, shape (cells, cells)."""
+    if isinstance(basis, SpectralBasis):
+        return matrix_between(basis, symbol, cells)
     index = cells.flatten().nonzero().squeeze(1)
     matrix = torch.empty(len(index), len(index), dtype=torch.float64)
     for first in range(0, len(index), _BLOCK):

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from physdiff.basis import Basis, SpectralBasis
 from physdiff.kriging_channel import factor, times
-from physdiff.masked_solve import solve
+from physdiff.masked_solve import System
 from physdiff.randomness import keyed_generator
 
 FACTORED = 8192  # cells of a mask whose determinant is exact: a matrix of 0.5 GB, and 20 s of one core
 TOLERANCE = 1e-4  # nats per observed cell, in log-densities: standard error at which rounds end
-_NODES = 6
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(6)
 _COLOURS = 27  # places of the signs in a round, about
 _ROUNDS = (6, 48)  # at least and at most; each is one draw of the whole estimate
 _AIM = 1e-3  # standard deviations, of each solution
@@ -92,27 +92,30 @@ def _determinant(basis: Basis, spectrum: Tensor, observed: Tensor, factored: int
     centre = spectrum.log().mean()
     log_precision = centre - spectrum.log()
     exact = float(spectrum.log().sum() - gone * centre + diagonal(basis, log_precision)[~observed].sum())
+    systems = [
+        (weight, System(basis, torch.exp(s * log_precision), ~observed, _AIM))
+        for s, weight in zip((_POINTS + 1) / 2, _WEIGHTS / 2, strict=True)
+    ]
     generator, found, error = keyed_generator(0, "determinant"), [], math.inf
     while len(found) < _ROUNDS[1]:
-        found.append(_at_coast(basis, log_precision, ~observed, generator))
+        found.append(_at_coast(systems, log_precision, generator))
         error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.inf
         if len(found) >= _ROUNDS[0] and 0.5 * error <= tolerance * here:
             break
     return Determinant(exact + float(np.mean(found)), error, len(found))
 
 
-def _at_coast(basis: Basis, log_precision: Tensor, missing: Tensor, generator: torch.Generator) -> float:
+def _at_coast(systems: list[tuple[float, System]], log_precision: Tensor, generator: torch.Generator) -> float:
     """One draw of the integral."""
+    basis, missing = systems[0][1].basis, systems[0][1].missing
     places = _places(missing.shape)
     signs = torch.randint(0, 2, missing.shape, generator=generator).double() * 2 - 1
     probes = torch.where(places & missing, signs, 0.0)
     crossing = torch.where(missing, 0.0, times(basis, log_precision, probes))
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     total = 0.0
-    for s, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-        precision = torch.exp(s * log_precision)
-        right = torch.where(missing, times(basis, precision, crossing), 0.0)
-        total += float(weight) * float((solve(basis, precision, missing, right, _AIM) * probes).sum())
+    for weight, system in systems:
+        right = torch.where(missing, times(basis, system.precision, crossing), 0.0)
+        total += float(weight) * float((system.solve(right) * probes).sum())
     return total
 
 

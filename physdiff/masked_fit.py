@@ -8,16 +8,19 @@ under the law of the round before (`Kriging`), and the density of the observed c
 which is that of `GaussianField.fit`: where nothing is missing, both are the same law. What no data touches stays where
 it began: the mean of the observed cells, and a periodogram of the fields filled with it.
 
-Where masks are too many or too large to factorise, the covariance is taken from draws in place of its closed form
-(Monte Carlo EM: Wei and Tanner, 1990), with the same random numbers in every round: rounds then converge, to a law that
-is as far from the maximum as so many draws tell. What a draw adds to the mean does not depend on the field, so that a
-few serve all fields of a mask.
+Where masks are too many or too large, the covariance is taken from draws in place of its closed form (Monte Carlo EM:
+Wei and Tanner, 1990). What a draw adds to the mean does not depend on the field, so that a few serve all fields of a
+mask. Each round has its own: with the same in all, a mode whose draws happen to be large would gain variance in every
+round, and one that is hardly observed without end. Single modes then never settle, so that rounds end when means over
+shells of modes of like wavenumber do. That is before the maximum, and fields that took no part in it are not the less
+likely for it: later rounds give each mode what is by chance in the fields at hand.
 
 Source: Dempster, Laird and Rubin (1977), section 4.1.3 for the normal law with missing values.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,9 +28,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from physdiff.basis import Basis
+from physdiff.basis import Basis, SpectralBasis
 from physdiff.gaussian import GaussianField
 from physdiff.kriging import DENSE_LIMIT, Kriging
+from physdiff.masked_solve import AIM, coast
 from physdiff.randomness import keyed_generator
 
 # A factor of this many operations a round takes seconds.
@@ -36,8 +40,11 @@ _DEAR = 2e10
 _SPAN = 1e-11
 # Draws of the missing cells of a mask at most, and below what size a mask is factorised for fewer fields than that.
 _DRAWS, _SMALL = 64, 512
-# Relative change of the spectrum at which rounds with draws end: their own error is some 0.1 of what is not observed.
-_SETTLED = 3e-3
+# Rounds with draws end at this relative change of the spectrum, a root mean square over shells.
+_SETTLED = 2e-2
+_SHELLS, _MODES = 32, 64  # shells at most, and modes of one at least
+_TAPER = 8  # steps from the coast at which a field counts in full, in the law that rounds begin with
+_AIM = 0.1  # standard deviations that all missing cells together are off by, where they are found by iteration
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def fit_masked(
         rounding: Likewise.
         rounds: Most rounds.
         tolerance: Change of the log-density per observed cell, in nats, below which rounds end; where covariances are
-            from draws it is not computed, and rounds end at a relative change of the spectrum of 0.003.
+            from draws it is not computed, and rounds end when the spectrum's means over shells change by 0.02.
         seed: Of draws, where there are any.
         progress: Whether to show a bar.
 
@@ -104,15 +111,15 @@ def fit_masked(
     exact = _cost(groups) <= _DEAR
     law = _start(fields, observed, basis, floor, homogeneous)
     found: list[float] = []
-    for _ in tqdm(range(rounds), desc="reference", unit="round", disable=not progress, leave=False):
-        noise = None if exact else keyed_generator(seed, "masked fit")
+    for number in tqdm(range(rounds), desc="reference", unit="round", disable=not progress, leave=False):
+        noise = None if exact else keyed_generator(seed, "masked fit", number)
         expected, variance, log_prob = _expect(law, fields, groups, noise)
         new = _maximise(law, expected, variance, floor, homogeneous)
         if log_prob is not None:
             found.append(log_prob)
             change = abs(found[-1] - found[-2]) * len(fields) / float(observed.sum()) if len(found) > 1 else None
         else:
-            change = float((new.spectrum / law.spectrum).log().square().mean().sqrt())
+            change = _change(law, new)
         law = new
         if change is not None and change < (tolerance if exact else _SETTLED):
             return MaskedFit(law, tuple(found), True)
@@ -139,13 +146,30 @@ def _cost(groups: list[tuple[Tensor, Tensor]]) -> float:
 def _start(fields: Tensor, observed: Tensor, basis: Basis, floor: Tensor, homogeneous: bool) -> GaussianField:
     everywhere = (0, *basis.axes)
     mean = fields.sum(everywhere) / observed.sum(everywhere)
+    masks, which = torch.unique(observed, dim=0, return_inverse=True)
     filled = torch.where(observed, fields, mean.reshape(-1, *[1] * basis.grid.ndim))
+    # Tapered off towards coasts, or these would fill the strong waves' power into all weak ones.
+    weight = torch.stack([_taper(mask, basis) for mask in masks])[which]
     modes = basis.forward(filled)
-    # A masked field has the observed share of its variance.
-    share = observed.to(torch.float64).mean(everywhere).reshape(-1, *[1] * basis.grid.ndim)
     at = _estimated(basis, modes.mean(0), homogeneous)
-    power = basis.symmetrise((modes - at).square().mean(0)) / share
+    tapered = basis.forward(weight * (filled - basis.inverse(at)))
+    share = weight.square().mean(everywhere).reshape(-1, *[1] * basis.grid.ndim)
+    power = basis.symmetrise(tapered.square().mean(0)) / share
     return GaussianField(basis, at, _floored(power, floor), floor)
+
+
+def _taper(mask: Tensor, basis: Basis) -> Tensor:
+    """Weights from 0 in missing cells to 1 some steps off the coast; the mask itself if too little would be left."""
+    observed = mask.to(torch.float64)
+    if not isinstance(basis, SpectralBasis) or bool(mask.all()):
+        return observed
+    steps = torch.zeros_like(observed)
+    for channel, here in enumerate(mask):
+        for width in range(_TAPER):
+            steps[channel] += here & ~coast(here, basis.grid.boundary, here.numel(), width)
+    found = torch.sin(0.5 * math.pi * steps / _TAPER).square()
+    enough = found.square().flatten(1).sum(1) > 0.3 * observed.flatten(1).sum(1)
+    return torch.where(enough.reshape(-1, *[1] * basis.grid.ndim), found, observed)
 
 
 def _expect(
@@ -156,7 +180,8 @@ def _expect(
     variance, total = torch.zeros_like(law.spectrum), 0.0
     for mask, rows in groups:
         few = noise is not None and len(rows) < _DRAWS
-        krige, some = Kriging(law, mask, dense=_SMALL if few else DENSE_LIMIT), fields[rows]
+        krige = Kriging(law, mask, dense=_SMALL if few else DENSE_LIMIT, aim=AIM if noise is None else _AIM)
+        some = fields[rows]
         mean = law.basis.forward(krige.mean(some))
         expected[rows] = mean
         if noise is None:
@@ -179,6 +204,14 @@ def _maximise(
     freedom = torch.where(estimated, n - 1.0, float(n))  # as in GaussianField.fit
     power = basis.symmetrise((expected - mean).square().sum(0) / freedom) + variance
     return GaussianField(basis, mean, _floored(power, floor), law.floor)
+
+
+def _change(law: GaussianField, new: GaussianField) -> float:
+    """Relative change of the spectrum, a root mean square over shells of modes of like wavenumber."""
+    ratio = (new.spectrum / law.spectrum).log().flatten(1)[:, law.basis.laplacian.flatten().argsort(stable=True)]
+    shells = min(_SHELLS, max(1, ratio.shape[1] // _MODES))
+    means = torch.stack([shell.mean(1) for shell in ratio.tensor_split(shells, dim=1)], 1)
+    return float(means.square().mean().sqrt())
 
 
 def _estimated(basis: Basis, mean: Tensor, homogeneous: bool) -> Tensor:

@@ -6,10 +6,15 @@ wrong name is answered with the nearest that there is.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
+
+from physdiff.data.layout import Layout
 from physdiff.registry import Registry
 from physdiff.settings import check_names, settings_of
 from physdiff.solvers import ReferenceSplitting, Solver, TimeGrid, solvers, time_grids
@@ -113,6 +118,36 @@ def as_typed(message: str, arguments: Sequence[str]) -> str:
         if key.startswith("--") and key.endswith(f".{setting}") and (value if equals else following) == wrong:
             return key + message.removeprefix(f"--{setting}")
     return message
+
+
+def with_layout_in_full(arguments: Sequence[str]) -> list[str]:
+    """A layout file by its settings where one of them is told beside it: `--data.layout.boundary neumann`.
+
+    The parser would take the one setting in place of the file, and what else stands there would be lost without a word.
+    """
+    if not any(word.startswith("--data.layout.") for word in arguments):
+        return list(arguments)
+    file: object = None
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        value = value if equals else following
+        if option == "--data.layout":
+            file = value
+        elif option == "--config" and Path(value).is_file():
+            data = (yaml.safe_load(Path(value).read_text()) or {}).get("data") or {}
+            file = data.get("layout")
+    if not isinstance(file, str) or not file.endswith((".yaml", ".yml")):
+        return list(arguments)
+    said = {name: value for name, value in vars(Layout.of(file)).items() if value is not None}
+    words: list[str] = []
+    left = iter(arguments)
+    for word in left:
+        if word == "--data.layout":
+            next(left, None)
+        elif not word.startswith("--data.layout="):
+            words.append(word)
+    first = next(i for i, word in enumerate(words) if word.startswith("--data.layout."))
+    return [*words[:first], f"--data.layout={json.dumps(said)}", *words[first:]]
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from physdiff.atomic import replacing_file
 from physdiff.commands.data_stats import find_duplicates, stats
+from physdiff.data.file_order import runs_of
 from physdiff.data.formats import formats_table, open_source
 from physdiff.data.inspect import data_files, is_store
 from physdiff.data.inspect import inspect as inspect_path
-from physdiff.data.joined import open_run, runs_of
+from physdiff.data.joined import open_run
 from physdiff.data.layout import Layout
 from physdiff.data.recipes import OF_ALL, recipes, settings_of
 from physdiff.data.recipes import recipe as find_recipe
@@ -44,6 +45,8 @@ def make(
             --recipe NAME` tells them.
     """
     chosen = find_recipe(recipe)
+    if folder is not None and folder.startswith("~"):
+        raise ValueError(f"folder '{folder}': only the shell knows '~', and here it did not; name it in full.")
     target = Path(folder) if folder else Path("data") / chosen.name
     made = chosen.make(target, seed=seed, overwrite=overwrite, **_settings_of(recipe, chosen.make, settings or {}))
     print(f"{_what_was_made(made)}\nmade in {made}; its card is {made / 'card.md'}")

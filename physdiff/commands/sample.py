@@ -10,20 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from physdiff.atomic import replacing_file
 from physdiff.commands.model_data import conditions_of, numbers_of
 from physdiff.condition import Given
 from physdiff.data.fields import FieldData
-from physdiff.data.normalise import Normaliser
+from physdiff.data.normalise import in_physical_units
 from physdiff.model import FieldModel
 from physdiff.solvers import ReferenceSplitting, Solver, TimeGrid, Trajectory
 from physdiff.solvers import sample as draw
 from physdiff.solvers.memory import in_bytes
 
 GROUP = "diffusion"  # of the netCDF file, that holds the states on the way
-LOST = 1e-3  # of the standard deviation of a field, that its precision may take from values of a sample
 
 
 def sample(
@@ -80,8 +78,8 @@ def sample(
     )  # fmt: skip
     physical = in_physical_units(model.normaliser, drawn)
     dataset = model.to_dataset(physical, "samples of a physdiff model", model.told_samples(told, data))
-    if given is not None:
-        about = {"long_name": f"sample of {given} that says the condition"}
+    if data is not None:
+        about = {"long_name": f"sample of {data.source} that says the condition"}
         dataset = dataset.assign_coords(given_sample=(("sample",), rows, about))
     if guidance != 1:
         dataset.attrs["guidance"] = guidance
@@ -93,19 +91,6 @@ def sample(
         if recorder is not None:
             _on_the_way(model, recorder, dataset).to_netcdf(partial, engine="h5netcdf", mode="a", group=GROUP)
     print(f"written: {path}" + ("" if recorder is None else f", states on the way in its group '{GROUP}'"))
-
-
-def in_physical_units(normaliser: Normaliser, fields: Tensor, channel_axis: int = 1) -> Tensor:
-    """Normalised fields in physical units: in their own precision where it holds what varies, else in double.
-
-    Of 1e5 Pa ± 0.01 Pa single precision has one number; of 1e-45 none.
-    """
-    found = normaliser.inverse(fields.double(), channel_axis)
-    limits = torch.finfo(fields.dtype)
-    channels = found.movedim(channel_axis, 0).flatten(1)
-    largest, spread = channels.abs().amax(1), channels.std(1, correction=0)
-    fits = (largest < limits.max) & (spread > limits.tiny) & (limits.eps * largest <= LOST * spread)
-    return found.to(fields.dtype) if bool(fits.all()) else found
 
 
 def _told(

@@ -100,7 +100,7 @@ class _Line:
         self._depth, self._process = depth, os.getpid()
         self._changed = threading.Condition()
         self._issued: deque[list[int]] = deque()
-        self._made: deque[Parts | Exception] = deque()
+        self._made: deque[Parts | BaseException] = deque()
         self._is_over, self._is_stopped = False, False
         self._thread: threading.Thread | None = None
 
@@ -123,7 +123,7 @@ class _Line:
             self._issued.popleft()
             found = self._made.popleft()
             self._changed.notify_all()
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return found
 
@@ -148,8 +148,8 @@ class _Line:
                     self._issued.append(numbers)
                     self._changed.notify_all()
                 try:
-                    found: Parts | Exception = make(numbers)
-                except Exception as error:  # raised again where the batch is asked for
+                    found: Parts | BaseException = make(numbers)
+                except BaseException as error:  # raised again where the batch is asked for, which waits for it
                     found = error
                 with self._changed:
                     self._made.append(found)

@@ -20,6 +20,7 @@ MOST_KNOWN = 1 << 24  # frames of which it is remembered that they are finite, a
 MOST_WAYS = 16  # ways of asking that are kept of a dataset
 
 
+# Told apart by being another object, not by its content: it is looked up for every batch, and a slice has no hash.
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What windows of frames of one array have in common when they are read in one go.

@@ -60,8 +60,9 @@ def digest_with(content: str, preparation: dict[str, Any]) -> str:
 
 def is_on_disk(fields: FieldSet) -> bool:
     """Whether all of a set lies in files; an object in memory may bear the name of one."""
-    sources = fields.sources
-    return all(source.schema != "xarray" and all(Path(one).exists() for one in source.paths) for source in sources)
+    return not any(source.is_in_memory for source in fields.sources) and all(
+        Path(path).exists() for source in fields.sources for path in source.paths
+    )
 
 
 def files_of(fields: FieldSet) -> list[list[Any]]:

@@ -7,6 +7,7 @@ reference is an address within one file, so it is made again from the name of wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def copy_file(
     own = [name for name in fields if old[name].file.id == old.id]
     chunked = {_address(old[name]): fields[name] for name in own}
     linked = {f"/{name.strip('/')}": view for name, view in fields.items() if name not in own}
-    _copy(old, new, chunked, linked, how, bar, {_address(old): "/"})
+    _Copying(chunked, linked, how, bar, {_address(old): "/"}).members(old, new)
     _attach_scales(old, new)
     _remake_references(old, new)
 
@@ -73,43 +74,76 @@ def _compare_values(item: h5py.Dataset, copy: Any, name: str, target: Path) -> N
             raise ValueError(f"'{target}': '{name}' does not read back as it was at {key}; nothing was replaced.")
 
 
-def _copy(
-    old: Any, new: Any, fields: Mapping[int, View], linked: Mapping[str, View], how: Mapping[str, Any], bar: tqdm[Any],
-    seen: dict[int, str],
-) -> None:  # fmt: skip
-    """The members of a group; `seen` has the paths of what was copied by its address, for further names of the same."""
-    _copy_attributes(old, new)
-    for name in (str(n) for n in old):
-        link: Any = old.get(name, getlink=True)
-        if isinstance(link, h5py.SoftLink):
-            new[name] = link
-            continue
-        if isinstance(link, h5py.ExternalLink):
+@dataclass(frozen=True)
+class _Copying:
+    """A copy under way.
+
+    Attributes:
+        fields: Views of the datasets of the file that hold fields, by address.
+        linked: Views of those that it has from other files, by path.
+        how: Compression of both, as h5py is told it.
+        bar: Is moved on by the bytes of fields that were copied.
+        seen: Paths of what was copied by its address, for further names of the same.
+    """
+
+    fields: Mapping[int, View]
+    linked: Mapping[str, View]
+    how: Mapping[str, Any]
+    bar: tqdm[Any]
+    seen: dict[int, str]
+
+    def members(self, old: Any, new: Any) -> None:
+        """Copy what is in a group into an empty one."""
+        _copy_attributes(old, new)
+        for name in (str(n) for n in old):
+            link: Any = old.get(name, getlink=True)
             full = f"{old.name.rstrip('/')}/{name}"
-            if full in linked:
-                _copy_values(dataset_within(old.file, full), new, name, linked[full], how, bar)
-                continue
-            if Path(old.file.filename).resolve().parent != Path(new.file.filename).resolve().parent:
-                raise ValueError(
-                    f"'{old.file.filename}': '{full}' is a link to '{link.filename}', which would lead to nothing from "
-                    "another folder; write the new file into the folder of the old one."
-                )
-            new[name] = link
-            continue
-        item = old[name]
-        address = _address(item)
-        if address in seen:
-            new[name] = new.file[seen[address]]
-            continue
-        seen[address] = f"{new.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.ExternalLink) and full in self.linked:
+                self._values(dataset_within(old.file, full), new, name, self.linked[full])
+            elif isinstance(link, h5py.SoftLink | h5py.ExternalLink):
+                _require_reach(link, full, old.file, new.file)
+                new[name] = link
+            elif (address := _address(old[name])) in self.seen:
+                new[name] = new.file[self.seen[address]]
+            else:
+                self.seen[address] = f"{new.name.rstrip('/')}/{name}"
+                self._member(old, new, name, self.fields.get(address))
+
+    def _member(self, old: Any, new: Any, name: str, view: View | None) -> None:
         if is_group(old, name):
-            _copy(item, new.create_group(name), fields, linked, how, bar, seen)
-        elif is_dataset(old, name) and (address in fields or item.is_virtual or item.external):
+            self.members(old[name], new.create_group(name))
+        elif is_dataset(old, name) and (view is not None or _lies_elsewhere(old[name])):
             # What lies in other files is brought into this one, which may stand elsewhere.
-            del item
-            _copy_values(dataset_within(old.file, seen[address]), new, name, fields.get(address), how, bar)
+            self._values(dataset_within(old.file, f"{old.name.rstrip('/')}/{name}"), new, name, view)
         else:
             old.copy(name, new)
+
+    def _values(self, old: h5py.Dataset, group: h5py.Group, name: str, view: View | None) -> None:
+        """A dataset with its values; that of a field with one chunk a frame, packed."""
+        options: dict[str, Any] = {}
+        if view is not None:
+            options = {"chunks": frame_chunks(view), "maxshape": old.maxshape, **self.how}
+        new = group.create_dataset(name, shape=old.shape, dtype=old.dtype, fillvalue=old.fillvalue, **options)
+        _copy_attributes(old, new)
+        for key in _pieces(old):
+            with readable(old.file.filename):
+                values = old[key]
+            new[key] = values
+            self.bar.update(values.nbytes if view is not None else 0)
+
+
+def _lies_elsewhere(dataset: h5py.Dataset) -> bool:
+    return bool(dataset.is_virtual or dataset.external)
+
+
+def _require_reach(link: h5py.SoftLink | h5py.ExternalLink, full: str, old: h5py.File, new: h5py.File) -> None:
+    """Raise where a link to another file would lead to nothing from the new place."""
+    here, there = (Path(file.filename).resolve().parent for file in (old, new))
+    if isinstance(link, h5py.ExternalLink) and here != there:
+        raise ValueError(
+            f"'{old.filename}': '{full}' is a link to '{link.filename}', which would lead to nothing from another "
+            "folder; write the new file into the folder of the old one."
+        )
 
 
 def _address(item: Any) -> int:
@@ -128,20 +162,6 @@ def _copy_attributes(old: Any, new: Any) -> None:
             values = np.empty(attribute.shape, dtype=attribute.dtype)
             attribute.read(values)
             kept.write(values)
-
-
-def _copy_values(
-    old: Any, group: h5py.Group, name: str, view: View | None, how: Mapping[str, Any], bar: tqdm[Any]
-) -> None:
-    """A dataset with its values; that of a field with one chunk a frame, packed."""
-    options: dict[str, Any] = {} if view is None else {"chunks": frame_chunks(view), "maxshape": old.maxshape, **how}
-    new = group.create_dataset(name, shape=old.shape, dtype=old.dtype, fillvalue=old.fillvalue, **options)
-    _copy_attributes(old, new)
-    for key in _pieces(old):
-        with readable(old.file.filename):
-            values = old[key]
-        new[key] = values
-        bar.update(values.nbytes if view is not None else 0)
 
 
 def _pieces(dataset: Any) -> Iterator[tuple[slice, ...]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,19 @@ from physdiff.data.axes import text
 from physdiff.data.containment import is_dataset
 from physdiff.data.damage import named
 from physdiff.data.dates import dates_of
-from physdiff.data.decoded import as_stored
+from physdiff.data.file_order import runs_of
 from physdiff.data.fingerprint import files_under
 from physdiff.data.formats import FORMATS, find_format
 from physdiff.data.formats.format import Probe
 from physdiff.data.formats.mapped import natural
-from physdiff.data.formats.zarr_store import ZarrArray
 from physdiff.data.handles import close_all, open_hdf5, readable
-from physdiff.data.joined import JoinedArray, open_run, runs_of
+from physdiff.data.joined import open_run
 from physdiff.data.layout import Layout
 from physdiff.data.source import TRAJECTORY, Source, Variable
 from physdiff.data.splits import SPLITS, files_of
 from physdiff.data.splits import data_files as files_in
-from physdiff.data.stored import HDF5Array, StackedArray, StoredArray, nbytes
+from physdiff.data.storage import Storage, compression_of, never_written, storage_of
+from physdiff.data.stored import nbytes
 from physdiff.data.value_ranges import BUDGET, ValueRange, value_range
 from physdiff.disk import readable as as_bytes
 
@@ -38,23 +36,6 @@ _MOST_ATTRIBUTES = 24
 _MOST_DATASETS = 40
 _REFUSED = "  not loadable: "
 _TOLD = 8  # files of a folder, or of a split, that are told one by one
-# Registered numbers of filters that hdf5plugin brings; HDF5 has names only for those that are loaded.
-_FILTERS = {
-    32001: "blosc", 32026: "blosc2", 32004: "lz4", 32015: "zstd", 32008: "bitshuffle", 32013: "zfp", 32000: "lzf",
-    307: "bzip2", 32017: "sz",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """How a stored array lies in its file."""
-
-    chunks: tuple[int, ...] | None
-    compression: str
-
-    def __str__(self) -> str:
-        pieces = f"chunks {self.chunks}" if self.chunks else "one piece"
-        return f"{pieces}, {self.compression or 'not compressed'}"
 
 
 def inspect(path: str | Path, layout: Layout | None = None, everything: bool = False) -> str:
@@ -236,10 +217,10 @@ def _describe_field(source: Source, members: list[Variable], everything: bool, o
     kind = rank + parts + ", static" * (not first.varies_in_time) + ", pseudo" * first.pseudo
     units = first.units or "no units"
     lines = [
-        f"  field {name} ({kind}): {axes}; {view.array.dtype}, {units}, {_storage(view.array)}, "
+        f"  field {name} ({kind}): {axes}; {view.array.dtype}, {units}, {storage_of(view.array)}, "
         f"{as_bytes(nbytes(view.array))} unpacked"
     ]
-    if told := _never_written(view.array):
+    if told := never_written(view.array):
         lines.append(f"    {told}")
     cost = amplification(view)
     if cost.factor > 1:
@@ -271,66 +252,13 @@ def _told(found: ValueRange) -> str:
     )
 
 
-def _storage(array: StoredArray) -> _Storage:
-    while isinstance(array, StackedArray | JoinedArray):
-        array = array.parts[0]
-    array = as_stored(array)
-    if not isinstance(array, HDF5Array):
-        return _Storage(array.chunks, str(getattr(array, "compression", "")))
-    with open_hdf5(array.path) as file:
-        dataset: Any = file[array.name]
-        return _Storage(array.chunks, _compression(dataset))
-
-
-def _never_written(array: StoredArray) -> str:
-    """What of an array is not in the file at all, as after a run that was broken off; it is read as one number."""
-    parts = [as_stored(part) for part in (array.parts if isinstance(array, StackedArray | JoinedArray) else (array,))]
-    lacking, of, fills = 0, 0, set()
-    for part in parts:
-        if isinstance(part, HDF5Array):
-            with open_hdf5(part.path) as file:
-                there, all_of_it, fill = _pieces_there(file[part.name])
-        elif isinstance(part, ZarrArray):
-            there, all_of_it, fill = part.pieces_there()
-        else:
-            continue
-        lacking, of, fills = lacking + all_of_it - there, of + all_of_it, fills | {str(fill)}
-    if not lacking:
-        return ""
-    return f"{lacking} of {of} pieces were never written: they are read as {', '.join(sorted(fills))}"
-
-
-def _pieces_there(dataset: Any) -> tuple[int, int, Any]:
-    """Chunks that are in the file, all that there should be, and the number that stands for the others."""
-    if dataset.is_virtual:
-        # Cells that no other dataset stands behind; how many an unlimited one has is not told.
-        counts = [piece.vspace.get_select_npoints() for piece in dataset.virtual_sources()]
-        there = sum(counts) if min(counts, default=0) >= 0 else dataset.size
-        return (1, 1, dataset.fillvalue) if there >= dataset.size else (there, dataset.size, dataset.fillvalue)
-    if dataset.external:
-        return 1, 1, dataset.fillvalue
-    if dataset.chunks is None:
-        return int(dataset.id.get_storage_size() > 0), 1, dataset.fillvalue
-    pieces = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-    return dataset.id.get_num_chunks(), pieces, dataset.fillvalue
-
-
-def _compression(dataset: h5py.Dataset) -> str:
-    if dataset.compression in ("gzip", "lzf", "szip"):
-        return str(dataset.compression)
-    filters = dataset.id.get_create_plist()
-    told = [filters.get_filter(i) for i in range(filters.get_nfilters())]
-    names = [_FILTERS.get(number) or word.decode(errors="replace").split(";")[0] for number, _, _, word in told]
-    return " + ".join(name for name in names if name not in ("shuffle", "fletcher32"))
-
-
 def _describe_datasets(path: Path, everything: bool) -> list[str]:
     """Arrays of numbers of a file whose schema is not understood."""
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            packed = f", {_Storage(item.chunks, _compression(item))}" if item.ndim > 1 else ""
+            packed = f", {Storage(item.chunks, compression_of(item))}" if item.ndim > 1 else ""
             units = text(item.attrs["units"]) if "units" in item.attrs else ""
             found.append(f"  dataset /{name}: {item.shape} {item.dtype}{f', {units}' * bool(units)}{packed}")
 

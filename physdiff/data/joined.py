@@ -7,117 +7,22 @@ be neighbours on both sides of that line, and windows would end at every file. W
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
 from physdiff.data.agreement import agree, agree_on_time
-from physdiff.data.formats import find_format, open_source
-from physdiff.data.formats.mapped import natural
+from physdiff.data.file_order import runs_of
+from physdiff.data.formats import open_source
+from physdiff.data.joined_array import JoinedArray
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, Source
-from physdiff.data.stored import Key, StackedArray, StoredArray, same_storage
+from physdiff.data.stored import StackedArray, StoredArray, same_storage
 from physdiff.data.view import View
-from physdiff.registry import nearest
 
-Join = Literal["number", "folder", "never"]
-
-# With its decimals, as codes that name files by the time write it: state_phys_t0012.500.
-_LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
 _SAME_TIME = 1e-3  # of the time between two frames: a run that was taken up again rounds it anew
-
-
-@dataclass(frozen=True)
-class JoinedArray:
-    """Arrays that go on from each other along an axis.
-
-    Attributes:
-        parts: At least one, of one type, alike in every other axis.
-        axis: Number of the axis.
-        counts: Entries of each part along it that are taken, from its first on.
-
-    Raises:
-        ValueError: types or shapes do not fit each other.
-    """
-
-    parts: tuple[StoredArray, ...]
-    axis: int
-    counts: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        first = self.parts[0]
-        for part in self.parts:
-            if _without(part.shape, self.axis) != _without(first.shape, self.axis) or part.dtype != first.dtype:
-                raise ValueError(
-                    f"{part.label} is {part.dtype} of shape {part.shape}; {first.label} is {first.dtype} of shape "
-                    f"{first.shape}, and one is to go on from the other along axis {self.axis}."
-                )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        own = self.parts[0].shape
-        return (*own[: self.axis], sum(self.counts), *own[self.axis + 1 :])
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.parts[0].dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        return self.parts[0].chunks
-
-    @property
-    def label(self) -> str:
-        return f"{self.parts[0].label} and {len(self.parts) - 1} more"
-
-    def read(self, key: Key) -> np.ndarray:
-        ends = np.cumsum(self.counts)
-        chosen = key[self.axis]
-        if not isinstance(chosen, slice):
-            i = int(np.searchsorted(ends, chosen, side="right"))
-            return self.parts[i].read(self._at(key, int(chosen - ends[i] + self.counts[i])))
-        start, stop, step = chosen.indices(int(ends[-1]))
-        found = []
-        for part, end, count in zip(self.parts, ends.tolist(), self.counts, strict=True):
-            if start < min(stop, end):
-                last = min(stop, end)
-                found.append(part.read(self._at(key, slice(start - end + count, last - end + count, step))))
-                start += -(-(last - start) // step) * step
-        if not found:
-            return self.parts[0].read(self._at(key, slice(0, 0)))
-        # Axes before this one that were given a number are gone.
-        place = self.axis - sum(not isinstance(one, slice) for one in key[: self.axis])
-        return found[0] if len(found) == 1 else np.concatenate(found, place)
-
-    def _at(self, key: Key, where: int | slice) -> Key:
-        return (*key[: self.axis], where, *key[self.axis + 1 :])
-
-
-def runs_of(files: Sequence[Path], layout: Layout) -> list[list[Path]]:
-    """Files by the run that they hold; of one run in the order of their names, numbers by size.
-
-    Raises:
-        ValueError: `layout.join` is none of the words.
-    """
-    how = layout.join
-    if how is None and files:
-        try:  # a data set has files of one format
-            how = find_format(files[0], layout).join
-        except ValueError:  # the message belongs to whoever opens it
-            how = None
-    if how is not None and how not in get_args(Join):
-        raise ValueError(f"join= (--data.layout.join) is '{how}'. {nearest(how, get_args(Join))}")
-    if how in (None, "never"):
-        return [[file] for file in files]
-    found: dict[tuple[str, str], list[Path]] = {}
-    for file in files:
-        name = "" if how == "folder" else _LAST_NUMBER.sub("*", file.stem) + file.suffix
-        found.setdefault((str(file.parent), name), []).append(file)
-    return [sorted(run, key=lambda file: natural(file.name)) for run in found.values()]
 
 
 def open_runs(files: Sequence[str | Path], layout: Layout | None = None) -> list[Source]:
@@ -139,7 +44,10 @@ def open_run(files: Sequence[Path], layout: Layout) -> Source:
         ValueError: a file cannot be read, or files do not fit each other.
     """
     parts = [open_source(file, layout) for file in files]
-    return parts[0] if len(parts) == 1 else joined(parts, layout)
+    has_axis = any(variable.varies_in_time for variable in parts[0].variables)
+    # Of files that are steps the only one of a run is a step too: what it holds is no static field.
+    is_whole = len(parts) == 1 and (has_axis or layout.join in (None, "never"))
+    return parts[0] if is_whole else joined(parts, layout)
 
 
 def joined(parts: Sequence[Source], layout: Layout) -> Source:
@@ -151,6 +59,29 @@ def joined(parts: Sequence[Source], layout: Layout) -> Source:
         ValueError: they differ in grid, fields, units or trajectories, or do not come one after the other.
     """
     first = parts[0]
+    _require_alike(parts, layout)
+    times, counts = _times(parts, layout)
+    # Of a file without an axis of time every field is a frame, but for those that are said to be static.
+    has_axis = any(variable.varies_in_time for variable in first.variables)
+    along = _AlongTime(parts, counts)
+    variables = []
+    for variable in first.variables:
+        views = [next(v.view for v in part.variables if v.name == variable.name) for part in parts]
+        is_frame = not has_axis and not {variable.name, variable.parent} & set(layout.static or ())
+        variables.append(replace(variable, view=along.view(views, variable.name, is_frame)))
+    scalars, dims = _scalars(parts, counts)
+    left_out = sum(part.frames for part in parts) - sum(counts)
+    also = f"; {left_out} frames left out that a later file begins before" * bool(left_out)
+    told = {"joined": f"{len(parts)} files{also}"} if len(parts) > 1 else {}
+    return replace(
+        first, variables=tuple(variables), times=times, scalars=scalars, scalar_dims=dims,
+        observed=_mask(parts, along, has_axis),
+        attrs={**first.attrs, **told}, files=tuple(part.path for part in parts),
+    )  # fmt: skip
+
+
+def _require_alike(parts: Sequence[Source], layout: Layout) -> None:
+    first = parts[0]
     for part in parts[1:]:
         agree(first, part, first.names)
         if not isinstance(layout.time, int | float):
@@ -160,48 +91,57 @@ def joined(parts: Sequence[Source], layout: Layout) -> Source:
                 f"{part.path} has {part.trajectories} trajectories and {first.path} {first.trajectories}; files that "
                 "are joined (--data.layout.join) hold the same."
             )
-    times, counts = _times(parts, layout)
-    # Of a file without an axis of time every field is a frame, but for those that are said to be static.
-    has_axis = any(variable.varies_in_time for variable in first.variables)
-    arrays: list[StoredArray] = []
 
-    def along_time(views: Sequence[View], label: str, is_frame: bool) -> View:
-        own = views[0]
-        for view, part in zip(views, parts, strict=True):
+
+@dataclass(frozen=True)
+class _AlongTime:
+    """Makes one view of those that the files of a run have of the same thing.
+
+    Attributes:
+        parts: The files.
+        counts: Frames of each that are taken.
+        arrays: What was made of their arrays.
+    """
+
+    parts: Sequence[Source]
+    counts: tuple[int, ...]
+    arrays: list[StoredArray] = field(default_factory=list)
+
+    def view(self, views: Sequence[View], label: str, is_frame: bool) -> View:
+        """One view of all, along the time that they have, or of each as a frame; else that of the first.
+
+        Raises:
+            ValueError: axes differ, or what does not change in time is another in another file.
+        """
+        own, first = views[0], self.parts[0]
+        for view, part in zip(views, self.parts, strict=True):
             if (view.dims, view.fixed, view.reversed) != (own.dims, own.fixed, own.reversed):
                 raise ValueError(
                     f"files disagree: '{label}' has the axes {', '.join(view.dims)} in {part.path} and "
                     f"{', '.join(own.dims)} in {first.path}."
                 )
         if TIME in own.dims:
-            made: StoredArray = JoinedArray(tuple(v.array for v in views), own.dims.index(TIME), counts)
+            made: StoredArray = JoinedArray(tuple(v.array for v in views), own.dims.index(TIME), self.counts)
             dims = own.dims
         elif is_frame:
             made, dims = StackedArray(tuple(v.array for v in views)), (TIME, *own.dims)
         else:
-            _require_same(views, parts, label)
+            _require_same(views, self.parts, label)
             return own
         # Components that lie in one array stay in one, so that they are read together.
-        same = next((array for array in arrays if same_storage((array, made))), made)
+        same = next((array for array in self.arrays if same_storage((array, made))), made)
         if same is made:
-            arrays.append(made)
+            self.arrays.append(made)
         return replace(own, array=same, dims=dims)
 
-    variables = []
-    for variable in first.variables:
-        views = [next(v.view for v in part.variables if v.name == variable.name) for part in parts]
-        is_frame = not has_axis and not {variable.name, variable.parent} & set(layout.static or ())
-        variables.append(replace(variable, view=along_time(views, variable.name, is_frame)))
-    observed = first.observed
-    if observed is not None:
-        observed = along_time([part.observed or observed for part in parts], "mask", False)
-    scalars, dims = _scalars(parts, counts)
-    left_out = sum(part.frames for part in parts) - sum(counts)
-    also = f"; {left_out} frames left out that a later file begins before" * bool(left_out)
-    return replace(
-        first, variables=tuple(variables), times=times, scalars=scalars, scalar_dims=dims, observed=observed,
-        attrs={**first.attrs, "joined": f"{len(parts)} files{also}"}, files=tuple(part.path for part in parts),
-    )  # fmt: skip
+
+def _mask(parts: Sequence[Source], along: _AlongTime, has_axis: bool) -> View | None:
+    first = parts[0]
+    masks = [part.observed for part in parts if part.observed is not None]
+    if masks and len(masks) < len(parts):
+        without = next(part for part in parts if (part.observed is None) != (first.observed is None))
+        raise ValueError(f"files disagree: of {first.path} and {without.path} one has a mask, and the other has none.")
+    return along.view(masks, "mask", not has_axis and not _are_same(masks)) if masks else None
 
 
 def _times(parts: Sequence[Source], layout: Layout) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -218,7 +158,8 @@ def _times(parts: Sequence[Source], layout: Layout) -> tuple[np.ndarray, tuple[i
             raise ValueError(
                 f"{parts[i + 1].path} begins at the time {later.min():.6g} and {parts[i].path} at {own.min():.6g}; "
                 "files that are joined go on from each other, in the order of their names. Where each file's time is "
-                "says time= (--data.layout.time), a path, group@attribute, or the time between two frames."
+                "says time= (--data.layout.time), a path, group@attribute, or the time between two frames; files that "
+                "are runs of their own are read with join= never (--data.layout.join)."
             )
     return np.concatenate([part.times[:, :n] for part, n in zip(parts, counts, strict=True)], axis=1), tuple(counts)
 
@@ -247,21 +188,26 @@ def _scalars(
 
 
 def _require_same(views: Sequence[View], parts: Sequence[Source], label: str) -> None:
+    i = _first_other(views)
+    if i is not None:
+        raise ValueError(
+            f"files disagree: '{label}' does not change in time within {parts[0].path}, and is another in "
+            f"{parts[i].path}, which is to go on from it."
+        )
+
+
+def _are_same(views: Sequence[View]) -> bool:
+    return TIME not in views[0].sizes and _first_other(views) is None
+
+
+def _first_other(views: Sequence[View]) -> int | None:
+    """Number of the first view that holds other values than that before all; None if there is none."""
     dims = tuple(views[0].sizes)
     values = views[0].read(dims)
-    for view, part in zip(views[1:], parts[1:], strict=True):
-        if not _equal(view.read(dims), values):
-            raise ValueError(
-                f"files disagree: '{label}' does not change in time within {parts[0].path}, and is another in "
-                f"{part.path}, which is to go on from it."
-            )
+    return next((i for i, view in enumerate(views) if not _equal(view.read(dims), values)), None)
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     if a is None or b is None:
         return a is b
     return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-
-
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return (*shape[:axis], *shape[axis + 1 :])

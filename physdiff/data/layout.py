@@ -46,7 +46,8 @@ class Layout:
         scalars: Where numbers of the runs are (parameters of the equation), by the name they shall have: a dataset's
             path, or `group@attribute`; `{path, dims}` where trajectories and frames are equally many.
         static: Fields, of those in `fields`, whose axes are those of the grid alone.
-        vectors: Fields that are components of a vector, by its name, in the order of the grid's axes.
+        vectors: Fields that are components of a vector, by its name: by axis, {wind: {x: u, y: v}}, or a list in the
+            order of the grid's axes.
         pseudo: Fields whose sign a reflection turns, such as vorticity in 2-D.
         mask: A field that is true, or not 0, where cells hold values.
         group: The part of a file that holds several, such as "train".
@@ -67,7 +68,7 @@ class Layout:
     time: str | float | None = None
     scalars: dict[str, Any] | None = None
     static: list[str] | None = None
-    vectors: dict[str, list[str]] | None = None
+    vectors: dict[str, Any] | None = None
     pseudo: list[str] | None = None
     mask: str | None = None
     group: str | None = None
@@ -119,7 +120,7 @@ _KINDS: tuple[tuple[str, Any, str], ...] = (
     ("components", list, "a list of names"),
     ("coordinates", dict, "axes with the paths of datasets"),
     ("scalars", dict, "names with the paths of datasets"),
-    ("static", list, "a list of fields"), ("vectors", dict, "names with lists of fields"),
+    ("static", list, "a list of fields"), ("vectors", dict, "names with components by axis"),
     ("pseudo", list, "a list of fields"), ("boundary", (str, list), "a word, or one for each axis"),
     ("extent", (int, float, list), "a number, or one for each axis"), ("mask", str, "the name of a field"),
     ("origin", (int, float, list), "a number, or one for each axis"), ("schema", str, "the name of a format"),

@@ -22,11 +22,12 @@ from physdiff.atomic import replacing_file, replacing_folder
 from physdiff.data.amplification import amplification
 from physdiff.data.as_the_well import write_as_the_well
 from physdiff.data.decoded import as_stored
+from physdiff.data.file_order import runs_of
 from physdiff.data.fingerprint import files_under
 from physdiff.data.formats.format import Probe
 from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.hdf5_copy import compare, copy_file
-from physdiff.data.joined import open_run, runs_of
+from physdiff.data.joined import open_run
 from physdiff.data.layout import Layout
 from physdiff.data.packing import packing, plugin_is_there
 from physdiff.data.source import Source

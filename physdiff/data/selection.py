@@ -80,6 +80,8 @@ class Selection:
             raise ValueError("data.patch_stride was given without data.patch.")
         if self.coarsening not in get_args(Coarsening):
             raise ValueError(f"data.coarsening is '{self.coarsening}'; expected one of {get_args(Coarsening)}.")
+        if self.mask is not None and self.mask.lower() == "nan":
+            object.__setattr__(self, "mask", "nan")
         if self.coarsening == "spectral" and self.mask is not None:
             raise ValueError(
                 "data.coarsening spectral needs every cell, and data.mask says that some hold no value; "

@@ -67,6 +67,7 @@ class Source:
         observed: Which cells hold values, where the file has a mask: boolean, axes as of a variable; None if all do.
         attrs: Further attributes of the file, plain values.
         files: All files, where several hold one run; `path` is the first of them.
+        is_in_memory: Whether values lie in an object, whatever file its name is that of.
 
     Raises:
         ValueError: a variable does not fit the grid, the trajectories or the times.
@@ -84,6 +85,7 @@ class Source:
     observed: View | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    is_in_memory: bool = False
 
     def __post_init__(self) -> None:
         if self.trajectories < 1 or self.times.ndim != 2 or len(self.times) != self.trajectories:

@@ -11,6 +11,7 @@ import dataclasses
 import glob
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -247,7 +248,7 @@ def files_of(path: Paths) -> list[Path]:
         elif here.exists():
             files = [here]
         else:
-            files = sorted(Path(name) for name in glob.glob(str(one), recursive=True))
+            files = matching(one)
         if not files and here.is_dir():
             parts = f"{one}/data/{{{','.join(SPLITS)}}}"
             raise FileNotFoundError(f"no data files in '{one}', nor in '{parts}'.{_below(here)}")
@@ -265,6 +266,17 @@ def files_of(path: Paths) -> list[Path]:
             also = "" if str(other) == str(file) else f": '{other}' is the same file"
             raise ValueError(f"'{file}' is named twice{also}.")
     return found
+
+
+def matching(pattern: str | Path) -> list[Path]:
+    """Files that fit a pattern, sorted; a folder that is there, such as `run[1]`, is meant by its name."""
+    parts, begun = Path(pattern).parts, Path()
+    for number, part in enumerate(parts):
+        if not (begun / part).exists():
+            rest = os.path.join("", *parts[number:])
+            return sorted(Path(name) for name in glob.glob(os.path.join(glob.escape(str(begun)), rest), recursive=True))
+        begun /= part
+    return [begun]
 
 
 def _below(folder: Path) -> str:

@@ -153,7 +153,8 @@ def read_statistics(
         _check(found, path, fields, split, identity or identity_of(fields))
         if (file := written_since(found, fields)) is not None:
             raise ValueError(
-                f"'{file}' was written to since '{path}' was made; `physdiff data stats` makes new statistics."
+                f"'{file}' was written to since '{path}' was made, or its rights or links were changed; `physdiff data "
+                "stats` makes new statistics."
             )
     return found
 

@@ -122,7 +122,7 @@ class StackedArray:
 
     Attributes:
         parts: At least one.
-        rows: How many rows of equal length they are known to be; 1 if nothing is.
+        rows: How many rows of equal length they are known to be; 1 if nothing is, 0 if rows are of different length.
 
     Raises:
         ValueError: there is none, or shapes or types differ.

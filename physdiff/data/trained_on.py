@@ -7,7 +7,6 @@ knows the time between them, not that of other data.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from physdiff.data.fieldset import FieldSet
-from physdiff.data.splits import Paths
+from physdiff.data.splits import Paths, matching
 
 ALIKE = 0.01  # relative difference of two times between frames that counts as rounding
 
@@ -142,4 +141,4 @@ def is_same(path: Paths, other: DataPath, home: str | None) -> bool:
 
 
 def _is_there(path: str) -> bool:
-    return os.path.exists(path) or bool(glob.glob(path, recursive=True))
+    return bool(matching(path))

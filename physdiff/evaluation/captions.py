@@ -55,9 +55,12 @@ def fields_caption(findings: Findings, channel: int) -> str:
     else:
         parts.append(", a few fields of each kind over each other.")
     if "reference_samples" in findings.ensembles:
+        law = "the Gaussian field with the data's mean and spectrum: it has the right power at every scale"
+        if curve := findings.curve:
+            law = f"Gaussian in the units of the normaliser '{curve}', with the data's mean and spectrum there"
         parts.append(
-            " The untrained model is the Gaussian field with the data's mean and spectrum: it has the right power at "
-            "every scale. Look for what it lacks (fronts, vortices, plumes) and whether the trained model has it."
+            f" The untrained model is {law}. Look for what it lacks (fronts, vortices, plumes) and whether the trained "
+            "model has it."
         )
     return "".join(parts)
 
@@ -69,7 +72,8 @@ def spectrum_caption(findings: Findings, channel: int) -> str:
     if "data" in spectra:
         text += "; the band holds the central 80\u00a0% of held-out fields. Curves should coincide"
     if "reference_samples" in spectra:
-        text += " (the Gaussian reference is fitted to do so)"
+        of = f" in units of '{findings.curve}'" if findings.curve else ""
+        text += f" (the Gaussian reference is fitted to do so{of})"
     text += "."
     if "data" not in spectra or len(spectra) == 1:
         return text

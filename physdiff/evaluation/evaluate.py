@@ -111,7 +111,7 @@ def evaluate(
     process = description.of_process(path.process)
     if "seconds" in card:
         seconds["training"] = round(card["seconds"], 2)
-    mean = path.basis.inverse(path.reference.mean)
+    own = _whole(model, held_out, fields)[shown]
     return Findings(
         title=title, grid=model.grid.to_dict(), names=model.names, units=model.units, process=process["class"],
         equation=(inspect.getdoc(type(path.process)) or "").split("\n\n")[0].replace("\n", " "),
@@ -126,9 +126,10 @@ def evaluate(
             "parameters": sum(p.numel() for p in model.denoiser.parameters()), "steps": card.get("steps", 0),
             "n_support": path.reference.n_support,
         },
-        data=_whole(model, held_out, fields)[shown], samples=samples, reference_samples=untrained,
-        mean=model.normaliser.inverse(mean.unsqueeze(0))[0].numpy(), likelihood=likelihood, denoising=denoising,
+        data=own, samples=samples, reference_samples=untrained,
+        mean=_centre(model, own), likelihood=likelihood, denoising=denoising,
         checks=checks(denoising, likelihood, caveats), conditions=tuple(model.conditions.names),
+        curve="" if model.normaliser.is_linear else model.normaliser.kind,
     )  # fmt: skip
 
 
@@ -164,6 +165,20 @@ def _whole(model: FieldModel, held_out: FieldData, fields: Tensor) -> np.ndarray
     observed = held_out.select(model.names).observed
     assert observed is not None
     return np.where(observed, values, model.normaliser.inverse(fields).numpy())
+
+
+def _centre(model: FieldModel, own: np.ndarray) -> np.ndarray:
+    """The reference's mean in physical units, shape (channels, *grid), about which spectra are taken.
+
+    A curved normaliser makes of a mean no mean (of that of a logarithm the median): its distance to that of the data,
+    one number a channel, is taken off, or it would count as variance.
+    """
+    reference = model.denoiser.path.reference
+    centre = model.normaliser.inverse(reference.basis.inverse(reference.mean).unsqueeze(0))[0].numpy()
+    if model.normaliser.is_linear:
+        return centre
+    axes = tuple(range(2, own.ndim))
+    return centre + (own - centre).astype(np.float64).mean((0, *axes)).reshape(-1, *[1] * len(axes))
 
 
 def _seeds(card: dict[str, Any]) -> dict[str, int]:

@@ -73,12 +73,14 @@ class Findings:
         data: Held-out fields in physical units, shape (n, channels, *grid).
         samples: Fields from the trained model, the same way.
         reference_samples: Fields from the untrained model, the Gaussian reference, the same way.
-        mean: Mean of the reference law, shape (channels, *grid); spectra are taken about it. None: the mean of
-            `data`.
+        mean: Mean of the reference law, shape (channels, *grid); spectra are taken about it. Under a `curve` what it
+            makes of that mean, moved by a number to the data's. None: the mean of `data`.
         likelihood: Densities of held-out fields and their surrogates.
         denoising: Denoising errors, by rising noise.
         checks: Claims and whether they hold.
         conditions: Names of what the model is told beside the noisy field; its Gaussian reference is not.
+        curve: Name of the normaliser in whose units the reference is Gaussian; "" where these are linear, so that it is
+            Gaussian in the fields' own units too.
 
     Raises:
         ValueError: a value is not plain, an array does not fit the grid and names, or a record lacks a number.
@@ -104,6 +106,7 @@ class Findings:
     denoising: list[DenoisingLevel] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     conditions: tuple[str, ...] = ()
+    curve: str = ""
 
     def __post_init__(self) -> None:
         for name in ("grid", "settings", "versions", "seeds", "seconds", "counts", "metrics", "denoising", "checks"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import yaml
 from scipy.stats import multivariate_normal
 
 from physdiff import FieldModel, GaussianField, Grid, SpectralBasis, cli, load_fields
+from physdiff.evaluation.captions import fields_caption, spectrum_caption
+from physdiff.evaluation.findings import Findings
 from physdiff.randomness import keyed_generator
 
 GRID = Grid((8, 8), 1.0, "periodic")
@@ -84,3 +87,17 @@ def test_commands_say_in_which_unit_a_density_is(
     assert cli.run(["evaluate", "run", *few, "--settings.likelihood_steps", "2"]) == 0
     caveat = "Densities are per unit of the normalised fields: the normaliser"
     assert caveat in capsys.readouterr().out and caveat in Path("run/report.html").read_text()
+
+
+def test_figures_say_in_which_units_the_reference_is_gaussian(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(work)
+    few = ("--settings.likelihood_fields", "2", "--settings.samples", "4", "--settings.sample_steps", "2")
+    assert cli.run(["evaluate", "run", *few, "--settings.likelihood_steps", "2"]) == 0
+    found = Findings.load(work / "run")
+    # The exponential of the mean logarithm is the median: power about it would hold the distance of the two squared.
+    assert found.mean is not None and found.data is not None
+    np.testing.assert_allclose(found.mean.mean((1, 2)), found.data.mean((0, 2, 3)), rtol=1e-12)
+    said = "Gaussian in the units of the normaliser 'log', with the data's mean and spectrum there"
+    assert said in fields_caption(found, 0) and "fitted to do so in units of 'log'" in spectrum_caption(found, 0)
+    plain = replace(found, curve="")
+    assert "Gaussian field with the data's mean and spectrum:" in fields_caption(plain, 0)

@@ -113,7 +113,7 @@ def test_variables_coordinates_and_time(tmp_path: Path) -> None:
     np.testing.assert_allclose(data.values, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("time_step", [0.0, 0.01])
+@pytest.mark.parametrize("time_step", [0.0, 0.01, 0.03])  # the last goes into no frame
 def test_steps_may_be_equal(tmp_path: Path, time_step: float) -> None:
     """Runge and Kutta's rule of order four: an error of 1e-10 at this step, adaptive steps 1e-9."""
     data, _ = make(tmp_path / "set", rhs={"c": "-c"}, mean=1, time_step=time_step, frame_interval=0.5)

@@ -11,6 +11,8 @@ import pytest
 
 from physdiff import load_fields, open_fields, source_of
 from physdiff.data import open_source, open_splits
+from physdiff.data.data_identity import identity_of
+from physdiff.data.fieldset import FieldSet
 from physdiff.data.layout import Layout
 
 pytestmark = pytest.mark.peers
@@ -53,6 +55,17 @@ def test_a_storage_is_read_as_its_file(tmp_path: Path, pde: Any, what: str, kind
     assert found.time.tolist() == [0, 0.5, 1] and found.trajectory.tolist() == [0, 0, 0]
     again = pickle.loads(pickle.dumps(open_fields(storage, boundary=BOUNDARY)))
     assert again.read(np.array([2])).values.tobytes() == expected.values[2:].tobytes()
+
+
+def test_a_storage_that_bears_the_name_of_a_file_is_known_by_its_numbers(tmp_path: Path, pde: Any) -> None:
+    name = str(tmp_path / "a.hdf5")
+    (tmp_path / "a.hdf5").write_text("something else")
+
+    def identity(seed: int) -> str:
+        storage = filled(pde.MemoryStorage(), states(pde, seed)["scalar"])
+        return identity_of(FieldSet([source_of(storage, {"boundary": BOUNDARY}, name)]))
+
+    assert identity(0) == identity(0) != identity(1)
 
 
 def test_a_storage_grows_and_old_frames_stay(pde: Any) -> None:
@@ -112,3 +125,21 @@ def test_what_does_not_fit_is_told(tmp_path: Path, pde: Any) -> None:
         source_of(state, {"fields": {"c": "data"}})
     with pytest.raises(ValueError, match="this py-pde object has no split 'train'; divide it with splits"):
         load_fields(memory, split="train", boundary=BOUNDARY)
+
+
+@pytest.mark.parametrize("label", ["123", "true", "[1]", '"u"', "null"])
+def test_a_label_is_a_word_whatever_it_looks_like(label: str, tmp_path: Path) -> None:
+    pde = pytest.importorskip("pde")
+    field = pde.ScalarField(pde.UnitGrid([4, 5], periodic=True), 1.0, label=label)
+    assert open_fields(field).names == (label,)
+    filled(pde.FileStorage(str(tmp_path / "a.hdf5"), write_mode="truncate"), field).close()
+    assert open_fields(tmp_path / "a.hdf5").names == (label,)
+
+
+def test_two_fields_of_one_label_are_refused() -> None:
+    pde = pytest.importorskip("pde")
+    grid = pde.UnitGrid([4, 5], periodic=True)
+    for labels in (("a", "a"), ("data_1", None)):
+        parts = pde.FieldCollection([pde.ScalarField(grid, i, label=label) for i, label in enumerate(labels)])
+        with pytest.raises(ValueError, match=r"two fields are named '(a|data_1)'"):
+            open_fields(parts)

@@ -170,3 +170,14 @@ def test_batches_are_pinned_each_part_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_batch_on_another_device_is_not_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "pin", lambda x: pytest.fail("it is not in memory"))
     assert ahead.pinned({"x": torch.empty(2, device="meta")})["x"].device.type == "meta"
+
+
+def test_whatever_ends_the_making_of_a_batch_is_raised_where_it_is_asked_for() -> None:
+    def make(rows: list[int]) -> Parts:
+        raise SystemExit(3)
+
+    here = Ahead(make, reads_ahead=True)
+    here.expect(plan([0]))
+    with pytest.raises(SystemExit):
+        here.batch([0])
+    here.close()

@@ -6,7 +6,7 @@ The reference knows nothing of files: it loops over windows and patches, and cut
 from __future__ import annotations
 
 import os
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class RandomSet:
     def __init__(self, rng: np.random.Generator, folder: Path) -> None:
         self.rng = rng
         self.kind = str(rng.choice(["well", "npz", "hdf5", "hdf5", "hdf5"]))
+        self.is_joined = self.kind != "well" and rng.random() < 0.4
         self.dims = ("x", "y", "z")[: int(rng.integers(1, 4))]
         self.shape = tuple(int(n) for n in rng.integers(2, 7, len(self.dims)))
         self.dtypes = {name: str(rng.choice(["<f4", "<f4", "<f8", ">f4", "<i2"])) for name in ("p", "v", "s")}
@@ -51,7 +52,6 @@ class RandomSet:
         self.written: list[Arrays] = []
         for number in range(int(rng.integers(1, 4))):
             path = folder / f"{number}.{ {'well': 'hdf5', 'hdf5': 'h5', 'npz': 'npz'}[self.kind] }"
-            self.paths.append(path)
             self.written.append(self.write(path, int(rng.integers(1, 5)), int(rng.integers(1, 10))))
 
     def write(self, path: Path, runs: int, frames: int) -> Arrays:
@@ -83,6 +83,7 @@ class RandomSet:
                      "s": FieldSpec(sample_varying=False, time_varying=False)}  # fmt: skip
             grid = Grid(self.shape, (1.0,) * d, "periodic", self.dims)
             how = "gzip" if rng.random() < 0.5 else None
+            self.paths.append(path)
             with WellFile(path, specs, grid, runs, times, parameters={"nu": nu}, compression=how, missing=True) as file:
                 file.write(0, {name: stored[name] for name in specs})
             return found
@@ -90,15 +91,42 @@ class RandomSet:
                  "v": ["trajectory", "time", *self.dims, "component"]}  # fmt: skip
         arrays = {n: x.transpose([order[n].index(a) for a in self.axes[n]]) for n, x in stored.items()}
         arrays |= {"nu": nu, "f": f, "t": times}
+        axes = {**self.axes, "nu": ["trajectory"], "f": ["time"], "t": ["time"]}
+        if self.is_joined:
+            self.write_sets(path, arrays, axes, frames)
+        else:
+            self.store(path, arrays)
+        return found
+
+    def write_sets(self, path: Path, arrays: Arrays, axes: dict[str, list[str]], frames: int) -> None:
+        """One run in several files, of which some go on beyond the beginning of the next."""
+        rng, number = self.rng, int(self.rng.integers(0, 97))
+        cuts = sorted({0, *rng.integers(0, frames, 3).tolist()}) if rng.random() < 0.7 else list(range(frames))
+        for first, last in pairwise([*cuts, frames]):
+            number += int(rng.integers(1, 5))
+            further = int(rng.integers(0, 3)) if last < frames and last - first > 0 and rng.random() < 0.5 else 0
+            own = {}
+            for name, x in arrays.items():
+                if "time" in axes[name]:
+                    axis = axes[name].index("time")
+                    x = x.take(range(first, min(last + further, frames)), axis)
+                    stale = (slice(None),) * axis + (slice(last - first, None),)
+                    if name != "t":
+                        x[stale] = 77
+                own[name] = x
+            self.store(path.with_stem(f"{path.stem}_{number}"), own)
+
+    def store(self, path: Path, arrays: Arrays) -> None:
+        rng = self.rng
+        self.paths.append(path)
         if self.kind == "npz":
-            (np.savez if rng.random() < 0.5 else np.savez_compressed)(path, **arrays)
-            return found
+            (np.savez if rng.random() < 0.5 else np.savez_compressed)(path, **arrays)  # pyright: ignore[reportArgumentType]
+            return
         with h5py.File(path, "w") as file:
             for name, x in arrays.items():
                 made = file.create_dataset(name, data=x, **(self.storage(x.shape) if x.ndim > 1 else {}))
                 if self.packed and name == "p":
                     made.attrs["scale_factor"], made.attrs["add_offset"] = 0.25, 3.0
-        return found
 
     def storage(self, shape: tuple[int, ...]) -> dict[str, Any]:
         rng = self.rng
@@ -116,7 +144,8 @@ class RandomSet:
         return Layout(
             fields={n: {"path": n, "dims": list(axes)} for n, axes in self.axes.items()},
             dims=["trajectory", "time", *self.dims], components=list(self.dims), boundary="periodic", extent=1.0,
-            time="t", scalars={"nu": {"path": "nu", "dims": ["trajectory"]}, "f": {"path": "f", "dims": ["time"]}},
+            time="t", join="number" if len(self.paths) > len(self.written) else None,
+            scalars={"nu": {"path": "nu", "dims": ["trajectory"]}, "f": {"path": "f", "dims": ["time"]}},
         )  # fmt: skip
 
     def selection(self) -> Selection:

@@ -88,6 +88,14 @@ def test_sets_of_a_folder_are_one_run(tmp_path: Path) -> None:
     assert {name: len(part) for name, part in parts.items()} == {"train": 12, "valid": 6, "test": 6}
 
 
+def test_files_that_were_named_by_people_are_runs(tmp_path: Path) -> None:
+    for run in (1, 2):
+        write(tmp_path / f"run{run}.h5", np.arange(3) + 5.0 * run)
+    files = sorted(tmp_path.glob("*.h5"))
+    assert [source.frames for source in open_runs(files)] == [3, 3]
+    assert [source.frames for source in open_runs(files, Layout(join="number"))] == [6]
+
+
 def test_what_is_not_told_or_not_equally_spaced_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "c.h5", np.arange(2.0), CHEBYSHEV)
     with pytest.raises(ValueError, match=r"points along 'z' are 0.129 to 0.259 apart, as those of Chebyshev"):

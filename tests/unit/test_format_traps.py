@@ -329,6 +329,25 @@ class Date:
         return datetime.timedelta(days, hours=self.hour - other.hour)
 
 
+@pytest.mark.parametrize(
+    ("dim", "labels", "names"),
+    [("time", [0.0, 1], ["u"]), ("analysed", [0.0, 1], ["u"]), ("level", [7.0, 9], ["u_7", "u_9"]),
+     ("substance", ["A", "B"], ["u_A", "u_B"])],
+)  # fmt: skip
+def test_a_field_without_an_axis_of_time_or_levels_is_one_however_this_axis_is_known(
+    dim: str, labels: list[Any], names: list[str]
+) -> None:
+    attrs = {"units": "days since 2000-01-01"} if labels[0] == 0 else {}
+    u, land = np.arange(24.0).reshape(2, 3, 4), np.arange(12.0).reshape(3, 4)
+    data = xr.Dataset(
+        {"u": ((dim, "y", "x"), u), "land": (("y", "x"), land)},
+        {dim: ((dim,), labels, attrs), "y": np.arange(3.0), "x": np.arange(4.0)},
+    )
+    source = source_of(data, {"boundary": "neumann"})
+    assert list(source.names) == [*names, "land"]
+    np.testing.assert_array_equal(source.variables[-1].view.read(("y", "x")), land)
+
+
 def test_dates_of_other_calendars() -> None:
     dates = np.array([Date(1960, 2, 29), Date(1970, 1, 30)], dtype=object)
     dataset = xr.Dataset({"u": (("time", "x"), np.zeros((2, 4)))}, {"time": dates, "x": np.arange(4.0)})

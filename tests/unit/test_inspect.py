@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -110,6 +111,18 @@ def test_pieces_that_were_never_written_are_told(tmp_path: Path) -> None:
         "5 of 10 pieces were never written: they are read as 0.0",
         "1 of 1 pieces were never written: they are read as 7.0",
     ]
+
+
+def test_pieces_of_frames_of_runs_that_are_stacked_are_counted_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for run, step in itertools.product(range(2), range(3)):
+            u = file.create_dataset(f"run{run}/step{step}/u", shape=(6, 4), dtype="f4", chunks=(3, 4))
+            u[: 6 if step < 2 else 3] = 1.0
+    told = Layout.of(LAYOUT, fields={"u": "/run*/step*/u"}, dims=["time", "x", "y"])
+    text = inspect(path, told)
+    assert "trajectory 2, time 3, x 6, y 4; float32, no units, chunks (" in text
+    assert "2 of 12 pieces were never written: they are read as 0.0" in text
 
 
 def test_missing_pieces_of_a_zarr_store_are_told(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from physdiff.commands.data_stats import stats
 from physdiff.data import open_splits
 from physdiff.data.data_identity import identity_of
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.file_order import runs_of
 from physdiff.data.formats import open_source
 from physdiff.data.handles import close_all
 from physdiff.data.inspect import inspect
-from physdiff.data.joined import JoinedArray, open_runs, runs_of
+from physdiff.data.joined import open_runs
+from physdiff.data.joined_array import JoinedArray
 from physdiff.data.layout import Layout
 from physdiff.data.repack import repack
 from physdiff.data.selection import Selection
@@ -114,7 +116,7 @@ def test_sets_of_frames_and_a_run_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_times_between_frames_run_on(tmp_path: Path) -> None:
-    layout = write_sets(tmp_path, (0, 4), (4, 8), (8, 11))
+    layout = write_sets(tmp_path, (0, 4), (4, 8), (8, 11), names=("a_8", "a_9", "a_10"))
     (source,) = open_runs(sorted(tmp_path.glob("*.h5")), Layout.of(layout, time=0.1))
     np.testing.assert_allclose(source.times, [np.arange(11) * 0.1], rtol=1e-15)
 

@@ -29,7 +29,7 @@ LAYERS = (
     ("process",),
     ("phase_space", "semilinear"),
     ("processes", "gaussian", "bridge"),
-    ("path", "kriging_channel", "masked_solve", "masked_determinant", "kriging", "masked_fit", "filling"),
+    ("path", "cell_kernel", "kriging_channel", "masked_solve", "masked_determinant", "kriging", "masked_fit", "filling"),
     ("simulated_path",),
     ("clock_fit", "description", "actions"),
     ("denoisers", "networks"),

@@ -94,7 +94,9 @@ def test_a_field_is_solved_alike_beside_others() -> None:
     right[3] *= 1e6
     together = solve(basis, 1 / spectrum, missing, right)
     for i in range(5):
-        assert torch.equal(solve(basis, 1 / spectrum, missing, right[i : i + 1])[0], together[i])
+        # Products with a factor are rounded by the number of columns; the rest is the same to the bit.
+        alone = solve(basis, 1 / spectrum, missing, right[i : i + 1])[0]
+        torch.testing.assert_close(alone, together[i], rtol=0, atol=1e-11 * float(right[i].abs().max()))
 
 
 def test_a_solution_that_is_not_found_is_said() -> None:

@@ -10,7 +10,6 @@ import torch
 from scipy import stats
 
 from physdiff.basis import SpectralBasis
-from physdiff.commands.sample import in_physical_units
 from physdiff.data.normalise import (
     Curved,
     Log,
@@ -19,6 +18,7 @@ from physdiff.data.normalise import (
     Power,
     Robust,
     Standardise,
+    in_physical_units,
     kinds_of,
     log_det,
     normaliser_from_dict,

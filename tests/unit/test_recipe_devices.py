@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small_recipes import SMALL as SMALL_RECIPES
 from torch import Tensor
 
 from datasets import recipes
@@ -23,25 +24,12 @@ from datasets.devices import device_of, runs_together
 
 FEW = {"train_runs": 3, "valid_runs": 1, "test_runs": 2}
 
-# Settings with which a recipe takes a fraction of a second; every recipe but the measured terrain.
-SMALL: dict[str, dict[str, Any]] = {
-    "advection": {**FEW, "cells": 32, "frames": 2},
-    "allen_cahn": {**FEW, "cells": 16, "frames": 2, "duration": 0.3, "frame_interval": 0.2, "diffusivity": 2e-2},
-    "burgers": {**FEW, "cells": 32, "frames": 2, "duration": 0.2, "viscosity": 0.2},
-    "darcy": {**FEW, "cells": 16},
-    "forced_turbulence": {**FEW, "cells": 16, "frames": 2, "duration": 0.4, "frame_interval": 0.2},
-    "gaussian_random_field": {**FEW, "cells": 8},
-    "gray_scott": {**FEW, "cells": 16, "frames": 2, "duration": 20.0, "frame_interval": 4.0, "extent": 0.3},
-    "kuramoto_sivashinsky": {**FEW, "cells": 32, "frames": 2, "duration": 0.5, "frame_interval": 0.1, "extent": 22.0},
-    "lattice_phi4": {
-        "train_chains": 3, "valid_chains": 1, "test_chains": 2, "configurations": 2, "sites": 4, "thermalisation": 4,
-    },
-    "poisson": {**FEW, "cells": 16},
-    "shallow_water": {**FEW, "cells": 24, "frames": 2, "duration": 600.0, "frame_interval": 600.0},
-    "taylor_green": {**FEW, "cells": 16, "frames": 2, "duration": 0.2, "frame_interval": 0.1},
-    "turbulence": {**FEW, "cells": 16, "frames": 2, "duration": 0.5, "frame_interval": 0.2},
-    "wave": {**FEW, "cells": 48, "frames": 2},
-}  # fmt: skip
+# Every recipe but the measured terrain and py-pde's equations; those of chains say themselves how few.
+SMALL = {
+    name: settings | {key: few for key, few in FEW.items() if key in settings}
+    for name, settings in SMALL_RECIPES.items()
+    if name not in ("terrain", "equation")
+}
 
 
 def make_on(device: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Path:

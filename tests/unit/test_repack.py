@@ -221,7 +221,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hdf5_copy, "_copy_values", full)
+    monkeypatch.setattr(hdf5_copy._Copying, "_values", full)
     with pytest.raises(OSError, match=r"no room for .*new\.hdf5"):
         repack(old, tmp_path / "new.hdf5", progress=False)
     monkeypatch.undo()

@@ -22,6 +22,7 @@ from physdiff.data.damage import words_of
 from physdiff.data.file_map import Identity, MappedArray, identity, steps
 from physdiff.data.formats.by_layout import read_by_layout
 from physdiff.data.formats.format import Format
+from physdiff.data.formats.starred import Stars
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
 from physdiff.data.stored import Key, StoredArray
@@ -107,6 +108,10 @@ class ArrayStore:
     def centres(self, name: str) -> Mapping[str, np.ndarray]:
         """None are tied to an array."""
         return {}
+
+    def stars(self, name: str) -> Sequence[Stars]:
+        """None: a name stands for one array."""
+        return []
 
     def numbers(self, name: str) -> np.ndarray:
         """An array, read."""

@@ -136,7 +136,7 @@ def numbers_of_runs(
                 f"{path}: scalar '{name}' has the shape {values.shape}; its axes were named {own}, of "
                 f"{trajectories} trajectories and {frames} frames."
             )
-        return values, own
+        return (values.T, own[::-1]) if own == (TIME, TRAJECTORY) else (values, own)
     if values.ndim > 1 and max(values.shape) == values.size and values.shape != (trajectories, frames):
         values = values.reshape(-1)  # a column, or MATLAB's row
     if values.size == 1 and values.shape != (trajectories, frames):

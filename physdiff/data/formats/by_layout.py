@@ -16,7 +16,7 @@ import numpy as np
 from physdiff.data.decoded import ended_by_ones
 from physdiff.data.formats.assembly import Contents, NamedArray, assemble, numbers_of_runs
 from physdiff.data.formats.axis_names import COMPONENT, check_said
-from physdiff.data.formats.starred import axes_of_stack
+from physdiff.data.formats.starred import Stars, axes_of_stack, check_same_stars
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, TRAJECTORY, Source
 from physdiff.data.stored import StoredArray
@@ -60,6 +60,10 @@ class Store(Protocol):
 
     def centres(self, name: str) -> Mapping[str, np.ndarray]:
         """Coordinates that are tied to an array's axes, by the names of the axes."""
+        ...
+
+    def stars(self, name: str) -> Sequence[Stars]:
+        """What stands for each "*" of a path in each of its matches."""
         ...
 
     def numbers(self, name: str) -> np.ndarray:
@@ -117,6 +121,10 @@ def read_by_layout(store: Store, layout: Layout) -> Source:
     """
     asked = wanted(layout, store.path) or _alike(store, layout)
     fields = [_field(store, name, one, layout) for name, one in asked.items()]
+    numbers = wanted(layout, store.path, "scalars")
+    of_time = [layout.time] if isinstance(layout.time, str) else []
+    stacked = [*(one.path for one in asked.values()), *of_time, *(one.path for one in numbers.values())]
+    check_same_stars(store.path, {path: store.stars(_within(layout, path)) for path in stacked if "*" in path})
     sizes = {dim: n for one in fields for dim, n in one.sizes.items()}
     centres = _tied(store, asked, layout)
     for dim, path in (layout.coordinates or {}).items():
@@ -137,7 +145,7 @@ def read_by_layout(store: Store, layout: Layout) -> Source:
         name: numbers_of_runs(
             store.path, name, store.numbers(_within(layout, one.path)), one.dims, trajectories, frames
         )
-        for name, one in wanted(layout, store.path, "scalars").items()
+        for name, one in numbers.items()
     }
     return assemble(store.path, store.schema, Contents(fields, centres, {}, times, scalars), rest)
 
@@ -196,7 +204,7 @@ def _field(store: Store, name: str, one: Wanted, layout: Layout) -> NamedArray:
     if "*" in one.path:
         turn = -1 if store.is_reversed else 1
         label = f"{store.path}: field '{name}' ('{path}')"
-        array, dims = axes_of_stack(label, array, dims[::turn], may_lack_component=one.dims is None)
+        array, dims = axes_of_stack(label, array, dims[::turn], may_lack_component=one.dims is None, path=one.path)
         dims, shape = dims[::turn], _shape(store, array)
     if one.dims is None and len(dims) == len(shape) + 1 and COMPONENT in dims:
         if store.drops_last and dims[-1] != COMPONENT:

@@ -8,38 +8,19 @@ refused, and settled by `dims`, which names the axes anew.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from physdiff.data.axes import text
 from physdiff.data.formats.assembly import Contents, NamedArray, assemble, numbers_of_runs
-from physdiff.data.formats.axis_names import COMPONENT, check_said, role
+from physdiff.data.formats.axis_names import COMPONENT, check_said
 from physdiff.data.formats.by_layout import SHOWN, Wanted, wanted
+from physdiff.data.formats.described import Described, lookup, named_by, numbers_of, words_of
+from physdiff.data.formats.field_axes import DESCRIBING, fields_among, left_out, refuse_staggered, roles_of
 from physdiff.data.layout import Layout
 from physdiff.data.source import TIME, TRAJECTORY, Source
-from physdiff.data.stored import StoredArray, read_all
-from physdiff.registry import nearest
-
-# Variables that describe others (CF conventions, sections 5, 7 and appendix A).
-_DESCRIBING = ("bounds", "climatology", "ancillary_variables", "cell_measures", "grid_mapping")
-_MOST_NUMBERS = 2**27  # entries of an array without an axis of the grid, which is read at once
-
-
-@dataclass(frozen=True)
-class Described:
-    """A variable of such a file.
-
-    Attributes:
-        array: Where its numbers are, unpacked.
-        dims: Name of each axis, in stored order.
-        attrs: Its attributes, plain values.
-    """
-
-    array: StoredArray
-    dims: tuple[str, ...]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_by_conventions(
@@ -60,22 +41,19 @@ def read_by_conventions(
         ValueError: there is no field, an axis could be of two kinds, or the grid is not told.
     """
     asked = wanted(layout, path)
-    for name, one in asked.items():
-        if _key(one.path, variables) is None:
-            raise ValueError(f"{path} has no variable '{one.path}', the field '{name}'. {nearest(one.path, variables)}")
-    chosen = {name: variables[_found(one.path, variables)] for name, one in asked.items()}
-    chosen = chosen or _fields(variables)
+    chosen = {name: lookup(path, one.path, f"the field '{name}'", variables) for name, one in asked.items()}
+    chosen = chosen or fields_among(variables)
     if not chosen:
         held = ", ".join(f"{n} {v.dims}" for n, v in list(variables.items())[:SHOWN]) or "nothing"
         further = f" Its groups: {', '.join(groups[:SHOWN])}; say which with group= (--data.layout.group)."
         raise ValueError(
             f"{path} holds no field: no variable has a spatial dimension; it holds {held}.{further * bool(groups)}"
         )
-    _refuse_staggered(path, chosen)
-    roles = _roles(path, chosen, layout, variables)
+    refuse_staggered(path, chosen)
+    roles = roles_of(path, chosen, layout, variables)
     static = set(layout.static or ())
     fields = [
-        _named(path, name, one, asked.get(name), roles, variables, name in static) for name, one in chosen.items()
+        _field(path, name, one, asked.get(name), roles, variables, name in static) for name, one in chosen.items()
     ]
     sizes = {dim: n for one in fields for dim, n in one.sizes.items()}
     trajectories, frames = sizes.get(TRAJECTORY, 1), sizes.get(TIME, 1)
@@ -84,113 +62,25 @@ def read_by_conventions(
     times, labels, notes = _times(path, trajectories, stored, roles, variables)
     rest = layout
     if isinstance(layout.time, str):
-        said = _lookup(path, layout.time, "time", variables)
-        counted = {stored[dim] for dim in (TRAJECTORY, TIME) if dim in stored}
-        _require_axes(path, said, counted, stored, "time", layout.time)
-        times = _numbers(path, said)
-        times = times.T if tuple(roles.get(dim, dim) for dim in said.dims) == (TIME, TRAJECTORY) else times
-        rest = replace(layout, time=None)
+        times, rest = _times_at(path, layout.time, stored, roles, variables), replace(layout, time=None)
     taken = {stored.get(TIME), stored.get(TRAJECTORY), "time", "trajectory", *chosen, *(asked[n].path for n in asked)}
     scalars = _scalars(path, variables, roles, taken, trajectories, frames)
     for name, one in wanted(layout, path, "scalars").items():
-        said = _lookup(path, one.path, "scalars", variables)
-        values, own = _numbers(path, said), one.dims
-        if own is None and set(told := tuple(roles.get(dim, "") for dim in said.dims)) <= {TRAJECTORY, TIME}:
-            values, own = (values.T, told[::-1]) if told == (TIME, TRAJECTORY) else (values, told)
-        scalars[name] = numbers_of_runs(path, name, values, own, trajectories, frames)
+        scalars[name] = _scalar_at(path, name, one, roles, variables, trajectories, frames)
     names = None
     if (COMPONENT in stored) and (level := variables.get(stored[COMPONENT])) is not None:
-        names = _words(path, level)
+        names = words_of(path, level)
     notes |= {k: v for k, v in attrs.items() if isinstance(v, str | int | float)}
     notes |= {
         f"{n}.offset": str(np.ravel(v.attrs["offset"]).tolist()) for n, v in chosen.items() if "offset" in v.attrs
     }
-    if left := _left_out(variables, chosen, asked):
-        notes["not read"] = left
+    if not_read := left_out(variables, chosen, asked):
+        notes["not read"] = not_read
     contents = Contents(fields, centres, beside, times, scalars, labels, names, notes)
     return assemble(path, schema, contents, rest)
 
 
-def _fields(variables: Mapping[str, Described]) -> dict[str, Described]:
-    """Variables on as many axes of a grid as any, that are no coordinate and describe no other."""
-    found = _on_a_grid(variables)
-    if not found:
-        return {}
-    # A table along one axis beside fields on several (weights of latitudes, heights of levels) is none of them.
-    most = max(sum(role(d) == "" for d in one.dims) for one in found.values())
-    return {n: one for n, one in found.items() if sum(role(d) == "" for d in one.dims) == most}
-
-
-def _on_a_grid(variables: Mapping[str, Described]) -> dict[str, Described]:
-    describing = _named_by(variables, (*_DESCRIBING, "coordinates"))
-    found = {}
-    for name, one in variables.items():
-        is_coordinate = one.dims == (name,) or name in describing
-        has_space = any(_role(dim, variables) in ("", COMPONENT) for dim in one.dims)
-        if has_space and not is_coordinate and one.array.dtype.kind in "fiubc":
-            found[name] = one
-    return found
-
-
-def _left_out(variables: Mapping[str, Described], chosen: Mapping[str, Described], asked: Mapping[str, Wanted]) -> str:
-    """Variables on two axes or more of the fields' grid that are none of these, such as the surface beneath layers."""
-    axes = {dim for one in chosen.values() for dim in one.dims if not role(dim)}
-    lacking = [] if asked else [n for n, v in _on_a_grid(variables).items() if n not in chosen]
-    lacking = [n for n in lacking if len(axes & set(variables[n].dims)) > 1]
-    return f"{', '.join(lacking)}, on fewer axes; fields= (--data.layout.fields) chooses them" if lacking else ""
-
-
-def _named_by(variables: Mapping[str, Described], keys: Iterable[str]) -> set[str]:
-    """Variables that others name in attributes."""
-    words = [word for one in variables.values() for key in keys for word in text(one.attrs.get(key, "")).split()]
-    return {word.rstrip(":") for word in words}
-
-
-def _role(dim: str, variables: Mapping[str, Described]) -> str:
-    """What an axis is by its name, or else by its coordinate: times by the CF conventions, section 4.4; words."""
-    known, coordinate = role(dim), variables.get(dim)
-    if known or coordinate is None or coordinate.dims != (dim,):
-        return known
-    said = {key: text(coordinate.attrs.get(key, "")) for key in ("units", "axis", "standard_name")}
-    if " since " in said["units"] or said["axis"] == "T" or said["standard_name"] == "time":
-        return TIME
-    return COMPONENT if coordinate.array.dtype.kind in "SUO" else ""
-
-
-def _roles(
-    path: str, chosen: Mapping[str, Described], layout: Layout, variables: Mapping[str, Described]
-) -> dict[str, str]:
-    """Our name for every axis of the fields, by the file's name."""
-    dims = list(dict.fromkeys(dim for one in chosen.values() for dim in one.dims))
-    if layout.dims is not None:
-        check_said(path, layout.dims)
-        roles: dict[str, str] = {}
-        for name, one in chosen.items():
-            # Axes that already have the names that are asked for may come in any order.
-            names = one.dims if set(one.dims) <= set(layout.dims) else tuple(layout.dims)
-            if len(names) != len(one.dims):
-                raise ValueError(
-                    f"{path}: field '{name}' has the axes {', '.join(one.dims)}; dims= (--data.layout.dims) names "
-                    f"{len(names)}: {', '.join(names)}."
-                )
-            for own, new in zip(one.dims, names, strict=True):
-                if roles.setdefault(own, new) != new:
-                    raise ValueError(
-                        f"{path}: dims= (--data.layout.dims) calls the axis '{own}' both '{roles[own]}' and '{new}'."
-                    )
-        return roles
-    roles = {dim: _role(dim, variables) or dim for dim in dims}
-    for known in (TRAJECTORY, TIME, COMPONENT):
-        same = [dim for dim in dims if roles[dim] == known]
-        if len(same) > 1:
-            raise ValueError(
-                f"{path}: the axes {' and '.join(same)} could both be the {known}; the fields have "
-                f"{', '.join(dims)}. Say what each is with dims= (--data.layout.dims), in this order."
-            )
-    return roles
-
-
-def _named(
+def _field(
     path: str, name: str, one: Described, asked: Wanted | None, roles: Mapping[str, str],
     variables: Mapping[str, Described], is_static: bool,
 ) -> NamedArray:  # fmt: skip
@@ -228,10 +118,10 @@ def _coordinates(
     for dim in dims:
         name = (layout.coordinates or {}).get(dim)
         named = variables.get(stored[dim]) if dim in stored else None
-        one = named if name is None else _lookup(path, name, "coordinates", variables)
+        one = named if name is None else lookup(path, name, _named("coordinates"), variables)
         if one is not None and len(one.dims) == 1 and dim != COMPONENT:
             _require_axes(path, one, {stored[dim]} if dim in stored else set(), stored, "coordinates", name)
-            centres[dim], beside[dim] = _numbers(path, one), one.attrs
+            centres[dim], beside[dim] = numbers_of(path, one), one.attrs
     return centres, beside
 
 
@@ -264,7 +154,7 @@ def _times(
         for key in ("units", "calendar"):
             if key in time.attrs:
                 notes[f"time_{key}"] = text(time.attrs[key])
-    values = None if time is None else _numbers(path, time)
+    values = None if time is None else numbers_of(path, time)
     own = () if time is None else tuple(roles.get(dim, dim) for dim in time.dims)
     runs, labels = stored.get(TRAJECTORY), None
     if own == (TIME, TRAJECTORY) and values is not None:
@@ -279,8 +169,18 @@ def _times(
             values = None
         label = variables.get("trajectory")
         if label is not None and runs is not None and label.dims == (runs,) and runs != "trajectory":
-            labels = _numbers(path, label).astype(np.int64)
+            labels = numbers_of(path, label).astype(np.int64)
     return values, labels, notes
+
+
+def _times_at(
+    path: str, name: str, stored: Mapping[str, str], roles: Mapping[str, str], variables: Mapping[str, Described]
+) -> np.ndarray:
+    """Times where a layout says that they are."""
+    one = lookup(path, name, _named("time"), variables)
+    _require_axes(path, one, {stored[dim] for dim in (TRAJECTORY, TIME) if dim in stored}, stored, "time", name)
+    times = numbers_of(path, one)
+    return times.T if tuple(roles.get(dim, dim) for dim in one.dims) == (TIME, TRAJECTORY) else times
 
 
 def _scalars(
@@ -289,61 +189,31 @@ def _scalars(
 ) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:  # fmt: skip
     """Variables without an axis of the grid: numbers of the runs, or of the frames."""
     found: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
-    taken = taken | _named_by(variables, _DESCRIBING)
+    taken = taken | named_by(variables, DESCRIBING)
     for name, one in variables.items():
         own = tuple(roles.get(dim, "") for dim in one.dims)
         if name in taken or set(own) - {TRAJECTORY, TIME} or one.array.dtype.kind not in "fiub":
             continue
         if 0 in one.array.shape:
             continue
-        values = _numbers(path, one)
+        values = numbers_of(path, one)
         if own == (TIME, TRAJECTORY):
             values, own = values.T, (TRAJECTORY, TIME)
         found[name] = numbers_of_runs(path, name, values, own, trajectories, frames)
     return found
 
 
-def _refuse_staggered(path: str, chosen: Mapping[str, Described]) -> None:
-    """JAX-CFD says with `offset` where in its cell a variable sits; those that sit apart are on different grids."""
-    offsets = {n: tuple(np.ravel(v.attrs["offset"]).tolist()) for n, v in chosen.items() if "offset" in v.attrs}
-    if len(set(offsets.values())) > 1:
-        said = ", ".join(f"'{name}' at {offset}" for name, offset in offsets.items())
-        raise ValueError(
-            f"{path}: the fields sit at different places of a cell, {said}: a staggered grid. Interpolate them to the "
-            "centres first, or choose fields of one place with fields= (--data.layout.fields)."
-        )
+def _scalar_at(
+    path: str, name: str, asked: Wanted, roles: Mapping[str, str], variables: Mapping[str, Described],
+    trajectories: int, frames: int,
+) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+    """Numbers of the runs, or of the frames, where a layout says that they are."""
+    one = lookup(path, asked.path, _named("scalars"), variables)
+    values, own = numbers_of(path, one), asked.dims
+    if own is None and set(told := tuple(roles.get(dim, "") for dim in one.dims)) <= {TRAJECTORY, TIME}:
+        values, own = (values.T, told[::-1]) if told == (TIME, TRAJECTORY) else (values, told)
+    return numbers_of_runs(path, name, values, own, trajectories, frames)
 
 
-def _numbers(path: str, one: Described) -> np.ndarray:
-    if one.array.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: {one.array.label} holds {one.array.dtype}; expected numbers.")
-    if int(np.prod(one.array.shape, dtype=object)) > _MOST_NUMBERS:
-        raise ValueError(f"{path}: {one.array.label} has the shape {one.array.shape}; expected some numbers.")
-    return read_all(one.array)
-
-
-def _lookup(path: str, name: str, setting: str, variables: Mapping[str, Described]) -> Described:
-    key = _key(name, variables)
-    if key is None:
-        raise ValueError(
-            f"{path} has no variable '{name}', which {setting}= (--data.layout.{setting}) names. "
-            f"{nearest(name, variables)}"
-        )
-    return variables[key]
-
-
-def _key(name: str, variables: Mapping[str, Described]) -> str | None:
-    return next((key for key in (name, name.strip("/")) if key in variables), None)
-
-
-def _found(name: str, variables: Mapping[str, Described]) -> str:
-    key = _key(name, variables)
-    assert key is not None
-    return key
-
-
-def _words(path: str, level: Described) -> list[str]:
-    """Names of the entries along an axis: its coordinates, numbers or words."""
-    if level.array.dtype.kind in "SUO" and len(level.array.shape) == 1:
-        return [text(value).strip() for value in read_all(level.array)]
-    return [f"{value:g}" for value in _numbers(path, level)]
+def _named(setting: str) -> str:
+    return f"which {setting}= (--data.layout.{setting}) names"

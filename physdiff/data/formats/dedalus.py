@@ -167,4 +167,5 @@ DEDALUS = Format(
     "dedalus", "Dedalus", recognises, open_dedalus,
     told_by="groups scales and tasks, and the attributes handler_name, set_number, writes",
     needs="boundary, for files of version 2; sets of a folder are one run", join="number",
+    set_name=r"_s\d+$",
 )  # fmt: skip

@@ -86,6 +86,7 @@ class Format:
         needs: What a layout must say of every file of it, for people.
         takes_fields: Whether it reads the datasets that `layout.fields` names.
         join: Which files its writer spreads one run over, as `layout.join` says it; None where each is a run.
+        set_name: Regular expression of the names that the writer gives to these; what is called otherwise is a run.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Format:
     needs: str = ""
     takes_fields: bool = False
     join: str | None = None
+    set_name: str = ""
 
 
 def kind_of(path: Path) -> Kind:

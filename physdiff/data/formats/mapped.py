@@ -6,7 +6,6 @@ Axes that are tied to coordinates as HDF5's own dimension scales are named and p
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from physdiff.data.file_map import Identity, identity
 from physdiff.data.formats.axis_names import counted
 from physdiff.data.formats.by_layout import SHOWN, read_by_layout, same_line
 from physdiff.data.formats.format import Format
+from physdiff.data.formats.starred import Stars, rows_of, stands_for
 from physdiff.data.handles import hdf5_dataset, open_hdf5
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
@@ -59,7 +59,7 @@ class HDF5Store:
         """A dataset, or all that match a path with "*", stacked in natural order."""
         matches = self._matches(name)
         parts = [self._one(match) for match in matches]
-        return parts[0] if "*" not in name else StackedArray(tuple(parts), _rows(name, matches))
+        return parts[0] if "*" not in name else StackedArray(tuple(parts), rows_of(name, self.stars(name)))
 
     def dims(self, name: str) -> tuple[str, ...] | None:
         """Names of axes by their labels or scales, if every one has a name; of runs they are those of the first."""
@@ -96,25 +96,18 @@ class HDF5Store:
             raise ValueError(f"{self.path}: the datasets '{name}' differ in shape, so that one array cannot hold them.")
         return np.stack(values)
 
+    def stars(self, name: str) -> Sequence[Stars]:
+        """What stands for each "*" of a path in each of its matches."""
+        path, at, _ = name.rpartition("@")
+        path = path if at else name
+        return [stands_for(path, match) for match in self._matches(path or "/", groups=bool(at))]
+
     def _one(self, name: str) -> StoredArray:
         array = HDF5Array.of(self.path, name)
         return unpacked(array, dict(hdf5_dataset(self.path, name).attrs))
 
     def _matches(self, pattern: str, *, groups: bool = False) -> tuple[str, ...]:
         return _matching(self.path, identity(self.path), pattern, groups)
-
-
-def _rows(pattern: str, matches: Sequence[str]) -> int:
-    """Rows that matches of a path with two "*" fall into, by what stands for the first; 1 if they are not equally many.
-
-    `/run*/step_*/u` has a row for each run.
-    """
-    parts = [part for part in PurePosixPath(pattern).parts if part != "/"]
-    stars = [i for i, part in enumerate(parts) if "*" in part]
-    if len(stars) != 2:
-        return 1
-    sizes = Counter(match.strip("/").split("/")[stars[0]] for match in matches)
-    return len(sizes) if len(set(sizes.values())) == 1 else 1
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -21,6 +21,7 @@ from physdiff.data.formats.arrays import MOST_BYTES, ArrayStore, WholeArray
 from physdiff.data.formats.by_layout import Store, read_by_layout
 from physdiff.data.formats.format import Format, Probe, kind_of
 from physdiff.data.formats.mapped import HDF5Store
+from physdiff.data.formats.starred import Stars
 from physdiff.data.handles import hdf5_dataset
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
@@ -79,6 +80,10 @@ class MatlabStore:
     def centres(self, name: str) -> Mapping[str, np.ndarray]:
         """None are tied to an array."""
         return {}
+
+    def stars(self, name: str) -> Sequence[Stars]:
+        """What stands for each "*" of a path in each of its matches."""
+        return self.inner.stars(name)
 
     def numbers(self, name: str) -> np.ndarray:
         """A small array, in MATLAB's order, without axes of one entry."""

@@ -20,7 +20,8 @@ from physdiff.data.containment import dataset_within, is_dataset, is_group
 from physdiff.data.decoded import unpacked
 from physdiff.data.file_map import MappedArray
 from physdiff.data.formats.by_layout import SHOWN
-from physdiff.data.formats.conventions import Described, read_by_conventions
+from physdiff.data.formats.conventions import read_by_conventions
+from physdiff.data.formats.described import Described
 from physdiff.data.formats.format import Format, Probe, kind_of
 from physdiff.data.handles import open_hdf5
 from physdiff.data.layout import Layout

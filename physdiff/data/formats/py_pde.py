@@ -72,7 +72,8 @@ def described(attributes: Any, source: str) -> tuple[list[Mapping[str, Any]], bo
     Raises:
         ValueError: it is not what py-pde says of a field.
     """
-    whole = _decoded(_decoded(attributes))
+    # A file holds the dictionary as JSON, an object itself; its entries are JSON in both.
+    whole = _decoded(attributes if isinstance(attributes, Mapping) else _decoded(attributes))
     fields = whole.get("fields", [whole]) if isinstance(whole, dict) else []
     fields = [_decoded(f) if f is not whole else f for f in fields] if isinstance(fields, list) else []
     if not fields or not all(isinstance(f, dict) and isinstance(f.get("grid"), dict) for f in fields):
@@ -168,7 +169,7 @@ def _frames(file: h5py.File, stored: int) -> int:
 
 def _decoded(value: Any) -> Any:
     """One layer of JSON taken off, of a word or of each entry of a dictionary; what is no JSON stays."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _decoded(item) if isinstance(item, str) else item for key, item in value.items()}
     try:
         return json.loads(text(value))

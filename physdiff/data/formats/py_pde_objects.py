@@ -18,7 +18,10 @@ from physdiff.data.stored import MemoryArray, StackedArray, StoredArray
 
 
 def kind_of_object(data: object) -> str:
-    """ "field", "storage" or "": told by the names of its classes, so that py-pde need not be imported."""
+    """What an object of py-pde is, "field" or "storage", and "" of any other.
+
+    The names of its classes tell, so that py-pde need not be imported.
+    """
     ours = {f"{cls.__module__}.{cls.__name__}" for cls in type(data).__mro__}
     names = {"pde.fields.base.FieldBase": "field", "pde.storage.base.StorageBase": "storage"}
     return next((kind for name, kind in names.items() if name in ours), "")
@@ -62,7 +65,9 @@ def source_of_py_pde(data: Any, layout: Layout, name: str) -> Source:
     found = list(variables_of(fields, collected, whole, leading, grid, name))
     variables, observed = marked(found, layout, grid, name)
     attrs = further(getattr(parts[0], "info", {})) if len(parts) == 1 else {}
-    return Source(name, PY_PDE.name, grid, variables, len(told), times, observed=observed, attrs=attrs)
+    return Source(
+        name, PY_PDE.name, grid, variables, len(told), times, observed=observed, attrs=attrs, is_in_memory=True
+    )
 
 
 def _one(data: Any, name: str) -> tuple[Mapping[str, str], StoredArray, np.ndarray]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from physdiff.data.decoded import SecondsArray
-from physdiff.data.formats.conventions import Described, read_by_conventions
+from physdiff.data.formats.conventions import read_by_conventions
+from physdiff.data.formats.described import Described
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
 from physdiff.data.stored import Key, MemoryArray, StoredArray
@@ -79,7 +80,8 @@ def source_of(
             array = MemoryArray(_seconds(variable.values), str(key))
         variables[str(key)] = Described(array, tuple(str(d) for d in variable.dims), attrs)
     attrs = {str(key): value for key, value in data.attrs.items()}
-    return read_by_conventions(name, "xarray", variables, attrs, Layout.of(layout))
+    found = read_by_conventions(name, "xarray", variables, attrs, Layout.of(layout))
+    return replace(found, is_in_memory=True)
 
 
 def _are_dates(values: np.ndarray) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 from physdiff.data.containment import check_size
 from physdiff.data.decoded import SecondsArray, unpacked
 from physdiff.data.file_map import Identity, identity
-from physdiff.data.formats.conventions import Described, read_by_conventions
+from physdiff.data.formats.conventions import read_by_conventions
+from physdiff.data.formats.described import Described
 from physdiff.data.formats.format import Format
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source

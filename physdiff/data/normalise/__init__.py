@@ -5,8 +5,9 @@ from physdiff.data.normalise.by_kind import KINDS, kinds_of, normaliser_from_dic
 from physdiff.data.normalise.curved import Curved, Log, Power
 from physdiff.data.normalise.normaliser import Normaliser, log_det
 from physdiff.data.normalise.per_variable import PerVariable
+from physdiff.data.normalise.precision import in_physical_units
 
 __all__ = [
-    "KINDS", "Curved", "Log", "Normaliser", "PerVariable", "Power", "Robust", "Standardise", "kinds_of", "log_det",
-    "normaliser_from_dict",
+    "KINDS", "Curved", "Log", "Normaliser", "PerVariable", "Power", "Robust", "Standardise", "in_physical_units",
+    "kinds_of", "log_det", "normaliser_from_dict",
 ]  # fmt: skip

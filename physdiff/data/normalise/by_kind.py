@@ -89,9 +89,7 @@ def _checked(kind: Kind, source: str) -> dict[str, Any]:
     settings = {"kind": kind} if isinstance(kind, str) else dict(kind)
     settings["kind"] = spelled(str(settings.get("kind")), KINDS)
     if settings["kind"] not in KINDS:
-        raise ValueError(
-            f"{source}: there is no normaliser '{settings['kind']}'. {nearest(settings['kind'], KINDS)}"
-        )
+        raise ValueError(f"{source}: there is no normaliser '{settings['kind']}'. {nearest(settings['kind'], KINDS)}")
     known = ("kind", "shift") if settings["kind"] == "log" else ("kind",)
     for name in settings:
         if name not in known:
