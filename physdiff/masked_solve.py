@@ -24,7 +24,7 @@ from torch import Tensor
 
 from physdiff.basis import Basis, SpectralBasis
 from physdiff.cell_kernel import matrix_between
-from physdiff.kriging_channel import times
+from physdiff.kriging_channel import solved, times
 
 AIM = 1e-8  # standard deviations; a solution that is off by less is done
 ACCEPTED = 1e-3  # where rounding ends it above the aim: log-densities are then off by at most 5e-7 nats
@@ -128,7 +128,7 @@ class System:
         """A_BB⁻¹ of what stands in B, and 0 elsewhere."""
         found = torch.zeros_like(right)
         if len(self.cholesky):
-            found[:, self.band] = torch.cholesky_solve(right[:, self.band].T, self.cholesky).T
+            found[:, self.band] = solved(self.cholesky, right[:, self.band].T).T
         return found
 
     def _projected(self, x: Tensor) -> Tensor:
