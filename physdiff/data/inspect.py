@@ -13,6 +13,7 @@ import numpy as np
 
 from physdiff.data.amplification import WORTH_REPACKING, amplification
 from physdiff.data.axes import text
+from physdiff.data.axis_ends import doubtful_ends
 from physdiff.data.containment import is_dataset
 from physdiff.data.damage import named
 from physdiff.data.dates import dates_of
@@ -21,6 +22,7 @@ from physdiff.data.fingerprint import files_under
 from physdiff.data.formats import FORMATS, find_format
 from physdiff.data.formats.format import Probe
 from physdiff.data.formats.mapped import natural
+from physdiff.data.globe import doubts_of_maps
 from physdiff.data.handles import close_all, open_hdf5, readable
 from physdiff.data.joined import open_run
 from physdiff.data.layout import Layout
@@ -160,7 +162,9 @@ def _described(files: list[Path], layout: Layout, everything: bool) -> list[str]
         lines = [f"{path}{also}: {schema}, {as_bytes(size)}", f"{_REFUSED}{said}"]
         lines += _how_to_say(said)
         return lines + (_describe_datasets(path, everything) if probe.kind == "hdf5" else [])
-    lines = [f"{path}{also}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}", *_describe_runs(source)]
+    lines = [f"{path}{also}: {schema}, {as_bytes(size)}", f"  grid: {source.grid.describe()}"]
+    lines += [f"    {line}" for line in (*doubtful_ends(source).values(), *doubts_of_maps(source.grid))]
+    lines += _describe_runs(source)
     for whole in _wholes(source):
         lines += _describe_field(source, whole, everything, " --layout LAYOUT" * (layout not in (None, Layout())))
     for name, value in source.scalars.items():

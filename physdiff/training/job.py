@@ -46,7 +46,7 @@ from physdiff.training.augment import Augment, Symmetries
 from physdiff.training.company import device_of, rank
 from physdiff.training.loop import Draw, TrainResult, train
 from physdiff.training.objective_call import Loss
-from physdiff.training.remarks import of_conditions, of_duplicates, of_reference, of_times
+from physdiff.training.remarks import of_axes, of_conditions, of_duplicates, of_reference, of_times, of_turns
 from physdiff.training.trackers import open_trackers
 
 RUNS = 512  # fields of which a simulated process takes runs, at most
@@ -102,9 +102,10 @@ def prepare(process: ProcessOn, settings: RunSettings, cache: Path | None = None
         rows_of(some, whole, told.loader, told.workers, cache, progress=progress, is_pinned=is_pinned)
         for some in (train_set, valid_set)
     )
+    of_fields = [*of_axes(train_set), *of_turns(train_set, symmetries.turns)]
     close_all()  # a loader opens what it needs
     copied = of_duplicates(told, {"train": train_set, "valid": valid_set})
-    remarks = (*of_conditions(statistics), *of_times(train_set, valid_set), *of_mask, *copied)
+    remarks = (*of_conditions(statistics), *of_fields, *of_times(train_set, valid_set), *of_mask, *copied)
     augment = symmetries if symmetries.shifted or len(symmetries.turns) > 1 else None
     return Job(model, train, valid, settings, augment, remarks)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from physdiff.data.axis_ends import doubtful_ends
 from physdiff.data.duplicates import describe, duplicates
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.globe import doubts_of_maps
 from physdiff.data.masked_reference import MaskedReference
 from physdiff.data.order import excess
 from physdiff.data.preparation import constant
 from physdiff.data.settings import DataSettings
 from physdiff.data.statistics import Statistics
+from physdiff.data.symmetry import Turn
 from physdiff.data.trained_on import frame_steps, in_words, is_one_step
+from physdiff.data.turned_names import doubtful_signs
 
 COMPARED = 1 << 28  # bytes of frames that are read to find copies, at most
 UNPACKED = 16  # times as many that may be decompressed for them
@@ -42,6 +46,20 @@ def of_times(*parts: FieldSet) -> list[str]:
         f"the frames of a sample are {in_words(steps)} apart in time, and the model takes them for equally far apart: "
         "it learns a mixture of these steps"
     ]
+
+
+def of_axes(fields: FieldSet) -> list[str]:
+    """Axes that hold points on both ends of the box, or degrees; a few frames of one file are read."""
+    source = fields.sources[0]
+    found = doubtful_ends(source, (*fields.variables, *fields.given_variables))
+    lengths = zip(source.grid.dims, source.grid.extent, fields.grid.extent, strict=True)
+    cut = {dim for dim, whole, part in lengths if part < (1 - 1e-9) * whole}
+    return [*(line for dim, line in found.items() if dim not in cut), *doubts_of_maps(fields.grid)]
+
+
+def of_turns(fields: FieldSet, turns: Sequence[Turn]) -> list[str]:
+    """Fields that training may turn wrongly, by their names."""
+    return doubtful_signs(fields.sources[0], (*fields.variables, *fields.given_variables), turns)
 
 
 def of_reference(fitted: MaskedReference, samples: int, homogeneous: bool = False) -> list[str]:

@@ -68,7 +68,7 @@ def test_the_density_of_the_observed_cells_rises(mask: object) -> None:
 @pytest.mark.parametrize("mask", [coast, holes])
 def test_the_law_is_found(mask: object) -> None:
     """The spectrum is within the errors of what is observed; the periodogram of filled fields is not."""
-    n = 1500 if mask is coast else 150
+    n = 1500 if mask is coast else 100
     x = fields_of(n)
     observed = mask(n)  # type: ignore[operator]
     basis = SpectralBasis(GRID)

@@ -60,7 +60,7 @@ def _by_axis(vector: str, components: Any, grid: Grid, source: str) -> list[str]
         )
     if by_name is not None:
         return [by_name[dim] for dim in grid.dims]
-    named = [_axis_of(str(name), grid.dims) for name in components]
+    named = [axis_of(str(name), grid.dims) for name in components]
     if set(named) == set(grid.dims) and tuple(named) != grid.dims:
         # Each is called after another axis: what is meant is asked for, as flips would turn the wrong signs.
         meant = ", ".join(f"{dim}: {components[named.index(dim)]}" for dim in grid.dims)
@@ -72,7 +72,7 @@ def _by_axis(vector: str, components: Any, grid: Grid, source: str) -> list[str]
     return list(components)
 
 
-def _axis_of(name: str, dims: Sequence[str]) -> str | None:
+def axis_of(name: str, dims: Sequence[str]) -> str | None:
     """The axis after which a component is called: v_x, vx, x_velocity, or u, v, w along x, y, z; None if after none."""
     word, known = name.lower(), {dim.lower(): dim for dim in dims}
     found = [dim for axis, dim in known.items() if word.endswith(axis) or word.startswith(f"{axis}_")]

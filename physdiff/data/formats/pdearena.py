@@ -6,10 +6,11 @@
 
 What is stored is not always what was solved on. Navier-Stokes' x and y run from 0 to L with both ends among their n
 entries, while its solver has n cells of L/n: here the box is L long, and `dx` (L/(n − 1)) is left a number of the run.
-vx and vy are stored at the lower faces of the cells; they are read as they stand. Its t likewise runs over the time
-from 0 with both ends, and is read as it stands; the solver's step is `dt`. Boxes of Kuramoto-Sivashinsky may differ
-between runs: dx is then a number of the run, and the extent is asked for. H of Maxwell is a pseudovector. No file tells
-its boundary.
+vx and vy are stored at the lower faces of the cells, and Maxwell's fields on Yee's edges and faces; they are read as
+they stand, and `offset` says where that is. Navier-Stokes' t likewise has both ends of the
+time among its n entries, while the frames are `dt` apart: they are put that far apart. Boxes of Kuramoto-Sivashinsky
+may differ between runs: dx is then a number of the run, and the extent is asked for; its u is a velocity, which a
+reflection turns. H of Maxwell is a pseudovector. No file tells its boundary.
 """
 
 from __future__ import annotations
@@ -131,8 +132,18 @@ def _navier_stokes(group: Any, source: str, layout: Layout) -> Source:
         Variable(name, View(_array(group, name, tuple(sizes.values())), tuple(sizes)), "", *vector)
         for name, vector in (("u", ("", ())), ("vx", ("v", (0,))), ("vy", ("v", (1,))))
     ]
-    times = times_of(source, shape[0], shape[1], few(_numbers(group, "t", 2)), layout, group.file)
-    return _source(group, source, layout, grid, variables, times)
+    times = times_of(source, shape[0], shape[1], _moments(group, shape[0]), layout, group.file)
+    return _source(group, source, layout, grid, variables, times, {"u": [0.5, 0.5], "vx": [0.0, 0.5], "vy": [0.5, 0.0]})
+
+
+def _moments(group: Any, runs: int) -> np.ndarray:
+    """Times of Navier-Stokes, `dt` apart where they were stored with both ends of n steps among n entries."""
+    stored, dt = few(_numbers(group, "t", 2)).astype(np.float64), _per_run(group, runs).get("dt")
+    frames = stored.shape[1]
+    if dt is None or frames < 2 or len(stored) != runs:
+        return stored
+    has_both_ends = np.abs(stored[:, -1] - stored[:, 0] - dt * frames) <= 1e-6 * np.abs(dt * frames)
+    return np.where(has_both_ends[:, None], stored[:, :1] + np.arange(frames) * dt[:, None], stored)
 
 
 def _kuramoto_sivashinsky(group: Any, key: str, source: str, layout: Layout) -> Source:
@@ -165,11 +176,12 @@ def _kuramoto_sivashinsky(group: Any, key: str, source: str, layout: Layout) -> 
     stored = None if dt is None else np.arange(frames) * dt[:, None]
     times = times_of(source, runs, frames, stored, layout, group.file)
     if len(array.shape) == 3:
-        variables = [Variable("u", View(array, (TRAJECTORY, TIME, "x")))]
+        variables = [Variable("u", View(array, (TRAJECTORY, TIME, "x")), pseudo=True)]
     else:
         count, dims = array.shape[2], (TRAJECTORY, TIME, "component", "x")
         variables = [
-            Variable("u" if count == 1 else f"u_{c}", View(array, dims, {"component": c})) for c in range(count)
+            Variable("u" if count == 1 else f"u_{c}", View(array, dims, {"component": c}), pseudo=count == 1)
+            for c in range(count)
         ]
     return _source(group, source, layout, grid, variables, times)
 
@@ -190,15 +202,19 @@ def _maxwell(group: Any, source: str, layout: Layout) -> Source:
         for name in ("d_field", "h_field")
         for i, dim in enumerate("xyz")
     ]
-    return _source(group, source, layout, grid, variables, times)
+    # Yee's cell: E_x in the middle of an edge along x, H_x in the middle of a face across it.
+    places = {f"d_field_{dim}": [0.5 * (i == j) for j in range(3)] for i, dim in enumerate("xyz")}
+    places |= {f"h_field_{dim}": [0.5 * (i != j) for j in range(3)] for i, dim in enumerate("xyz")}
+    return _source(group, source, layout, grid, variables, times, places)
 
 
 def _source(
-    group: Any, source: str, layout: Layout, grid: Grid, variables: list[Variable], times: np.ndarray
-) -> Source:
+    group: Any, source: str, layout: Layout, grid: Grid, variables: list[Variable], times: np.ndarray,
+    places: Mapping[str, list[float]] | None = None,
+) -> Source:  # fmt: skip
     found, observed = marked(variables, layout, grid, source)
     scalars: Mapping[str, np.ndarray] = _per_run(group, len(times))
-    attrs = {"split": text(group.name).strip("/")}
+    attrs = {"split": text(group.name).strip("/")} | {f"{k}.offset": str(v) for k, v in (places or {}).items()}
     return Source(
         source, PDEARENA.name, grid, found, len(times), times, scalars, dict.fromkeys(scalars, (TRAJECTORY,)),
         observed=observed, attrs=attrs,

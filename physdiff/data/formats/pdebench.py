@@ -95,7 +95,9 @@ def _open_tensors(file: h5py.File, source: str, layout: Layout) -> Source:
             axes = _axes(source, array, name, [sizes, {d: n for d, n in sizes.items() if d != TIME}])
             axis = _VELOCITY.get(name, len(dims))
             vector = ("V", (axis,)) if axis < len(dims) else ("", ())
-            found.append(Variable(name, View(array, axes), "", *vector))
+            # Viscosity alone is Burgers' equation, whose field is a velocity along x: a reflection turns it.
+            turns = dims == ["x"] and name == "tensor" and "Nu" in file.attrs and "rho" not in file.attrs
+            found.append(Variable(name, View(array, axes), "", *vector, pseudo=turns))
     return _source(file, source, layout, grid, found, times)
 
 
