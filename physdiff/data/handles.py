@@ -28,6 +28,7 @@ import numpy as np
 from physdiff.data.asked import Asked, Known, read_by_hdf5
 from physdiff.data.containment import dataset_within
 from physdiff.data.direct import Plain, axes_before_chunk, plain_of
+from physdiff.data.global_heaps import require_sound_heaps
 
 UNREADABLE = (OSError, RuntimeError, KeyError)  # what h5py raises of damaged bytes
 MOST = 64  # open files of a process; the usual limit of the system is 1024
@@ -59,6 +60,7 @@ class _Dataset:
 _lock = threading.RLock()
 _files: OrderedDict[str, _File] = OrderedDict()
 _datasets: OrderedDict[tuple[str, str], _Dataset] = OrderedDict()
+_walked: dict[str, tuple[int, ...]] = {}  # files whose heaps were found sound, as they were then
 _cached = 0  # by all of them
 
 
@@ -216,8 +218,17 @@ def cache_for(chunk: int, pieces: int = CHUNKS_KEPT) -> int:
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """A file of its own, open within the block; unreadable bytes become one sentence."""
     close_if_changed(path)
+    _look_at_heaps(str(path))
     with readable(path), h5py.File(path, "r", locking="best-effort") as file:
         yield file
+
+
+def _look_at_heaps(path: str) -> None:
+    """Once for each file, and again after it was written."""
+    identity = _identity(path)
+    if _walked.get(path) != identity:
+        require_sound_heaps(path)
+        _walked[path] = identity
 
 
 @contextmanager

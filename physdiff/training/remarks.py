@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from physdiff.data.axis_ends import doubtful_ends
 from physdiff.data.duplicates import describe, duplicates
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.flow_sense import doubtful_components
 from physdiff.data.globe import doubts_of_maps
 from physdiff.data.masked_reference import MaskedReference
 from physdiff.data.order import excess
@@ -58,8 +59,11 @@ def of_axes(fields: FieldSet) -> list[str]:
 
 
 def of_turns(fields: FieldSet, turns: Sequence[Turn]) -> list[str]:
-    """Fields that training may turn wrongly, by their names."""
-    return doubtful_signs(fields.sources[0], (*fields.variables, *fields.given_variables), turns)
+    """Fields that training may turn wrongly, by their names and by the divergence of flows; two frames are read."""
+    if len(turns) < 2:
+        return []
+    source, turned = fields.sources[0], (*fields.variables, *fields.given_variables)
+    return [*doubtful_signs(source, turned, turns), *doubtful_components(source, turned)]
 
 
 def of_reference(fitted: MaskedReference, samples: int, homogeneous: bool = False) -> list[str]:

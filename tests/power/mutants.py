@@ -880,6 +880,18 @@ MUTANTS = (
            "what is kept of a file outlives a second write within a tick", ("tests/unit/test_changed_files.py",)),
     Mutant("data/ahead.py", "self._issued[0] == rows", "True",
            "the next batch given for another one", ("tests/unit/test_ahead.py",)),
+    Mutant("data/formats/pdearena.py", "np.where(has_both_ends[:, None],", "np.where(False,",
+           "PDEArena's frames too far apart", ("tests/unit/test_meaning_of_files.py",)),
+    Mutant("data/formats/pdebench.py", '"Nu" in file.attrs and "rho" not in', '"Nu" in file.attrs and "rho" in',
+           "the velocity of Burgers' equation mirrored as a scalar", ("tests/unit/test_meaning_of_files.py",)),
+    Mutant("data/formats/pdebench.py", '"Vx": 0, "Vy": 1', '"Vx": 1, "Vy": 0',
+           "velocities along each other's axes", ("tests/unit/test_meaning_of_files.py",)),
+    Mutant("data/axis_ends.py", "seen and all(one.repeats for one in seen)", "any(one.repeats for one in seen)",
+           "a periodic axis suspected for one field that repeats", ("tests/unit/test_meaning_of_files.py",)),
+    Mutant("data/turned_names.py", "if mirrored and any(turn.determinant < 0 for turn in turns):", "if False:",
+           "a vorticity mirrored as a scalar without a word", ("tests/unit/test_meaning_of_files.py",)),
+    Mutant("data/flow_sense.py", "found.append(", "str(",
+           "a flow described along wrong axes without a word", ("tests/unit/test_meaning_of_files.py",)),
 )  # fmt: skip
 
 

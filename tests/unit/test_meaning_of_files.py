@@ -22,6 +22,7 @@ import xarray as xr
 from physdiff.config import RunSettings
 from physdiff.data.axis_ends import doubtful_ends
 from physdiff.data.fieldset import FieldSet
+from physdiff.data.flow_sense import doubtful_components
 from physdiff.data.formats import open_source
 from physdiff.data.formats.xarray_objects import source_of
 from physdiff.data.globe import doubts_of_maps
@@ -123,7 +124,7 @@ def py_pde(path: Path) -> Layout:
     u, v, w = flow()
     grid = {"class": "CartesianGrid", "shape": [N, N], "bounds": [[0, 2 * np.pi]] * 2, "periodic": [True, True]}
     fields = [
-        json.dumps({"class": json.dumps(kind), "label": json.dumps(name), "grid": json.dumps(grid)})
+        {"class": json.dumps(kind), "label": json.dumps(name), "grid": json.dumps(grid)}
         for kind, name in (("VectorField", "velocity"), ("ScalarField", "omega"))
     ]
     with h5py.File(path, "w") as file:
@@ -171,7 +172,8 @@ def test_pdearena_marks_where_its_fields_stand(tmp_path: Path) -> None:
     source = open_source(tmp_path / "a.h5", Layout(boundary="neumann"))
     np.testing.assert_array_equal(source.times, [[18.0, 39.0, 60.0]])  # dt says so too
     with h5py.File(tmp_path / "a.h5", "r+") as file:
-        file["train/dt"][:] = 14.0
+        file.pop("train/dt")
+        file["train/dt"] = [14.0]
     source = open_source(tmp_path / "a.h5", Layout(boundary="neumann"))
     np.testing.assert_array_equal(source.times, [[18.0, 32.0, 46.0]])
     told = doubtful_signs(source, source.variables, turns(("flip",), source.grid))
@@ -326,3 +328,39 @@ def test_training_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     remarks = prepare(Heat, RunSettings(told, TrainSettings(steps=1, batch_size=2), small)).remarks
     assert [sum(word in line for line in remarks) for word in ("repeats the first", "pseudo=")] == [1, 1]
+
+
+def swirl(d: int) -> list[np.ndarray]:
+    """A smooth flow without divergence in d dimensions, two frames."""
+    at = np.meshgrid(*[(np.arange(24) + 0.5) * 2 * np.pi / 24] * d, indexing="ij")
+    x, y = at[:2]
+    t = np.array([0.0, 1.0]).reshape(2, *[1] * d)
+    u, v = np.sin(x + t) * np.cos(y) + np.cos(2 * y), -np.cos(x + t) * np.sin(y) + np.sin(x)
+    if d == 2:
+        return [u, v]
+    return [np.sin(at[2]) * u, np.sin(at[2]) * v, np.sin(y) + 0 * u]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_flow_that_was_described_wrongly_is_told(d: int) -> None:
+    dims, x = "xyz"[:d], (np.arange(24) + 0.5) * 2 * np.pi / 24
+
+    def told(parts: list[np.ndarray]) -> list[str]:
+        data = xr.Dataset(
+            {f"a{i}": (("time", *dims), f) for i, f in enumerate(parts)}, {"time": T, **dict.fromkeys(dims, x)}
+        )
+        vectors = {"V": {dim: f"a{i}" for i, dim in enumerate(dims)}}
+        source = source_of(data, {"boundary": "periodic", "vectors": vectors})
+        return doubtful_components(source, source.variables)
+
+    flow = swirl(d)
+    assert told(flow) == []
+    assert "a1 along x, a0 along y" in told([flow[1], flow[0], *flow[2:]])[0]
+    assert "a0 along x, -a1 along y" in told([flow[0], -flow[1], *flow[2:]])[0]
+    # Rows that run downwards.
+    assert "a0 along x, -a1 along y" in told([f[:, :, ::-1] for f in flow])[0]
+    # A gradient, noise, and a flow along one axis are none of this.
+    bump = np.exp(np.cos(x)[:, None] + np.sin(2 * x)).reshape(24, 24, *[1] * (d - 2)) * np.ones((24,) * d)
+    assert told([np.stack([f, f]) for f in np.gradient(bump)]) == []
+    assert told([np.random.default_rng(i).standard_normal((2, *(24,) * d)) for i in range(d)]) == []
+    assert told([np.stack([bump, bump]), *[np.zeros((2, *bump.shape))] * (d - 1)]) == []

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import h5py
-
 from physdiff.data.containment import is_dataset, is_group
-from physdiff.data.handles import readable
+from physdiff.data.handles import open_hdf5
 from physdiff.data.layout import Layout
 from physdiff.data.source import Source
 
@@ -58,7 +56,7 @@ class Probe:
         kind = kind_of(path)
         if kind != "hdf5":
             return cls(path, kind)
-        with readable(path), h5py.File(path, "r", locking="best-effort") as file:
+        with open_hdf5(path) as file:
             # A link to nothing or to another file is no member.
             names = [n + "/" * is_group(file, n) for n in sorted(file)]
             marks: set[str] = set()
