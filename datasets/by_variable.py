@@ -18,7 +18,7 @@ def constants_of(constants: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
     fixed, drawn = {}, {}
     for name, value in constants.items():
         ends = value if isinstance(value, list | tuple) else (value,)
-        real = all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in ends)
+        real = all(map(_is_real, ends))
         if not real or len(ends) not in (1, 2) or ends[0] > ends[-1]:
             raise ValueError(f"constant '{name}' is a number or a range [lowest, highest]; got {value!r}.")
         if isinstance(value, list | tuple) and len(ends) == 2:
@@ -55,8 +55,11 @@ def positive(setting: str, values: Mapping[str, Any], may_be_zero: bool = False)
         ValueError: one is none.
     """
     for name, value in values.items():
-        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not real or value < 0 or (value == 0 and not may_be_zero):
+        if not _is_real(value) or value < 0 or (value == 0 and not may_be_zero):
             least = "at least 0" if may_be_zero else "above 0"
             raise ValueError(f"{setting} of '{name}' is a number {least}; got {value!r}.")
     return {name: float(value) for name, value in values.items()}
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -37,6 +37,11 @@ def runs_together(values: int, most: int) -> int:
     return max(1, min(most, _TOGETHER // (8 * values)))
 
 
+def block_on(device: str) -> int:
+    """How many runs a solver of small transforms takes at once: one does not fill a GPU; on a CPU one by one."""
+    return 64 if device != "cpu" else 1
+
+
 def library_of(numbers: np.ndarray | Tensor) -> ModuleType:
     """numpy for arrays, torch for tensors."""
     return torch if isinstance(numbers, Tensor) else np

@@ -24,7 +24,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
-from .devices import device_of
+from .devices import block_on, device_of
 from .etdrk4 import evolve
 from .navier_stokes import NavierStokes, coarsen, wavenumbers
 from .runs import runs_by_split
@@ -144,7 +144,7 @@ def make(
     device = device_of(device)
     solver = KolmogorovFlow(3 * cells // 2, viscosity, drag, amplitude, wavenumber, device)
     spans = [duration] + [frame_interval] * (frames - 1)
-    block = 64 if device != "cpu" else 1  # a small transform does not fill a GPU
+    block = block_on(device)
 
     def simulate(split: int, first: int, last: int) -> dict[str, np.ndarray]:
         start = initial_vorticity(run_generators(seed, split, first, last), solver.flow.points)

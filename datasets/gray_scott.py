@@ -25,7 +25,7 @@ from torch import Tensor
 from physdiff.data.formats.the_well_writer import FieldSpec
 from physdiff.grid import Grid
 
-from .devices import device_of
+from .devices import block_on, device_of
 from .etdrk4 import evolve
 from .periodic_box import PeriodicBox, resample
 from .random_start import smooth_noise
@@ -144,6 +144,6 @@ def make(
 
     return write_runs(
         folder, NAME, Grid((cells, cells), extent, "periodic", units="m"), {"u": FieldSpec(), "v": FieldSpec()}, runs,
-        np.cumsum(spans), in_blocks(simulate, 64 if device != "cpu" else 1), at_once=64, seed=seed,
+        np.cumsum(spans), in_blocks(simulate, block_on(device)), at_once=64, seed=seed,
         parameters={"feed": feed, "kill": kill}, progress=progress, overwrite=overwrite,
     )  # fmt: skip

@@ -15,6 +15,7 @@ Source: Rasmussen and Williams (2006), appendix A.2; Hoffman and Ribak (1991) fo
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -24,7 +25,14 @@ from physdiff.kriging_channel import ByMissing, ByObserved, Channel, times
 from physdiff.masked_determinant import FACTORED, Determinant, log_det_of_observed
 from physdiff.masked_solve import AIM, System
 
-DENSE_LIMIT = FACTORED  # cells; the factor then takes 0.5 GB and ten seconds of one core
+DENSE_LIMIT = FACTORED  # cells; the factor then takes 0.5 GB
+
+
+def by_mask(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each different mask, shape (channels, *grid), and the numbers of the fields that have it."""
+    masks, which = torch.unique(observed.flatten(1), dim=0, return_inverse=True)
+    for number, mask in enumerate(masks):
+        yield mask.reshape(observed.shape[1:]), (which == number).nonzero().squeeze(1)
 
 
 class Kriging:

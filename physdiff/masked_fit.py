@@ -21,7 +21,6 @@ Source: Dempster, Laird and Rubin (1977), section 4.1.3 for the normal law with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +29,7 @@ from tqdm import tqdm
 
 from physdiff.basis import Basis, SpectralBasis
 from physdiff.gaussian import GaussianField
-from physdiff.kriging import DENSE_LIMIT, Kriging
+from physdiff.kriging import DENSE_LIMIT, Kriging, by_mask
 from physdiff.masked_solve import AIM, coast
 from physdiff.randomness import keyed_generator
 
@@ -107,7 +106,7 @@ def fit_masked(
     if rounding is None:
         rounding = torch.finfo(fields.dtype).eps * fields.square().sum((0, *basis.axes)).sqrt()
     floor = rounding.to(torch.float64).clamp(min=noise_level or 0.0).square()
-    groups = list(_groups(observed))
+    groups = list(by_mask(observed))
     exact = _cost(groups) <= _DEAR
     law = _start(fields, observed, basis, floor, homogeneous)
     found: list[float] = []
@@ -126,30 +125,24 @@ def fit_masked(
     return MaskedFit(law, tuple(found), False)
 
 
-def _groups(observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each different mask, shape (channels, *grid), and the fields that have it."""
-    masks, which = torch.unique(observed.flatten(1), dim=0, return_inverse=True)
-    for number, mask in enumerate(masks):
-        yield mask.reshape(observed.shape[1:]), (which == number).nonzero().squeeze(1)
-
-
 def _cost(groups: list[tuple[Tensor, Tensor]]) -> float:
     """Operations of a round's factors; infinite where one is too large."""
     total = 0.0
     for mask, _ in groups:
         for channel in mask:
             size = min(int(channel.sum()), int((~channel).sum()))
-            total += float("inf") if size > DENSE_LIMIT else float(size) ** 3
+            total += math.inf if size > DENSE_LIMIT else float(size) ** 3
     return total
 
 
 def _start(fields: Tensor, observed: Tensor, basis: Basis, floor: Tensor, homogeneous: bool) -> GaussianField:
     everywhere = (0, *basis.axes)
     mean = fields.sum(everywhere) / observed.sum(everywhere)
-    masks, which = torch.unique(observed, dim=0, return_inverse=True)
     filled = torch.where(observed, fields, mean.reshape(-1, *[1] * basis.grid.ndim))
     # Tapered off towards coasts, or these would fill the strong waves' power into all weak ones.
-    weight = torch.stack([_taper(mask, basis) for mask in masks])[which]
+    weight = torch.empty(fields.shape, dtype=torch.float64)
+    for mask, rows in by_mask(observed):
+        weight[rows] = _taper(mask, basis)
     modes = basis.forward(filled)
     at = _estimated(basis, modes.mean(0), homogeneous)
     tapered = basis.forward(weight * (filled - basis.inverse(at)))

@@ -4,10 +4,11 @@ With the missing cells drawn from the reference given the observed ones, x̂ = (
 
     log p(x_O) = log p_ref(x_O) + log E exp{ log p(x̂) − log p_ref(x̂) },
 
-because p_ref(x̂) = p_ref(x_O) p_ref(x_M | x_O). The first term is exact (`Kriging`), the braces are what the likelihood
-of whole fields calls `relative_to_reference`: 0 for an untrained model, whose observed cells then have their density
-exactly, in one draw. Otherwise the logarithm of the mean over K draws is, in expectation, a lower bound that rises to
-log p(x_O) with K.
+because p_ref(x̂) = p_ref(x_O) p_ref(x_M | x_O). The first term is in closed form (`Kriging`), exact but for the
+determinant of large masks, an estimate with an error bar. The braces are what the likelihood of whole fields calls
+`relative_to_reference`: 0 for an untrained model, whose observed cells then have their density by the first term alone,
+in one draw. Otherwise the logarithm of the mean over K draws is, in expectation, a lower bound that rises to log p(x_O)
+with K.
 
 All draws of a field are scored with the same probes. With probes of their own, their errors σε would enter the mean of
 exponentials and raise the bound by as much as σ²/2, so that it was none.
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 from physdiff.gaussian import GaussianField
-from physdiff.kriging import Kriging
+from physdiff.kriging import Kriging, by_mask
 from physdiff.path import ReferencePath
 from physdiff.randomness import SampleNoise, keyed_generator
 from physdiff.scored import LogLikelihood
@@ -36,7 +37,8 @@ class ObservedLikelihood:
     """Log-densities of observed cells.
 
     Attributes:
-        log_prob: Lower bound in expectation, in nats, shape (n,); exact where the model is its reference.
+        log_prob: Lower bound in expectation, in nats, shape (n,); where the model is its reference, as exact as
+            `log_prob_reference`.
         log_prob_reference: Of the same cells under the reference, shape (n,); exact but for `reference_error`.
         standard_error: Of `log_prob`, by the trace estimates and by `reference_error`, shape (n,): at most, as if the
             errors of a field's draws were the same.
@@ -119,9 +121,8 @@ def observed_log_likelihood(
     noise = SampleNoise(seeds, "fill")(shape)
     filled = torch.empty((n * draws, *shape), dtype=torch.float64)
     reference, reference_error = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
-    masks, which = torch.unique(observed.flatten(1), dim=0, return_inverse=True)
-    for number, mask in enumerate(masks):
-        krige, rows = Kriging(law, mask.reshape(shape)), (which == number).nonzero().squeeze(1)
+    for mask, rows in by_mask(observed):
+        krige = Kriging(law, mask)
         reference[rows], reference_error[rows] = krige.log_prob(known[rows]), krige.log_prob_error()
         of = (rows.unsqueeze(1) * draws + torch.arange(draws)).flatten()
         filled[of] = krige.draw(known[rows].repeat_interleave(draws, 0), noise[of])

@@ -75,7 +75,8 @@ def open_dedalus(path: Path, layout: Layout) -> Source:
     only(layout, DEDALUS.name, path, _USED)
     source = str(path)
     with open_hdf5(path) as file:
-        tasks = [task for task in _tasks(file) if not task.is_coefficients]
+        stored = list(_tasks(file))
+        tasks = [task for task in stored if not task.is_coefficients]
         fields = [task for task in tasks if set(task.space) - {_CONSTANT}]
         if not fields:
             held = ", ".join(names_in(group_of(file, "tasks", DEDALUS.title))) or "nothing"
@@ -86,7 +87,7 @@ def open_dedalus(path: Path, layout: Layout) -> Source:
         times = times_of(source, 1, fields[0].dataset.shape[0], times, layout, file)
         found = [variable for task in fields for variable in _variables(task, grid)]
         scalars = {name: values for task in tasks if task not in fields for name, values in _averages(task)}
-        left_out = [task.name for task in _tasks(file) if task.is_coefficients]
+        left_out = [task.name for task in stored if task.is_coefficients]
         attrs = {"left out, as they are coefficients": ", ".join(left_out)} if left_out else {}
     variables, observed = marked(found, layout, grid, source)
     return Source(
